@@ -1,0 +1,138 @@
+"""What every reader returns, and how readers open images."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from feedback_adapter.errors import DataError, did_you_mean
+
+__all__ = ["SPLITS", "LabelledImages", "folder_opener", "read_json", "zip_opener"]
+
+SPLITS = ("train", "dev", "test", "all")
+"""What `LabelledImages.subset` takes; images that a data set puts in none are only in 'all'."""
+
+Opener = Callable[[str], Image.Image]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images with the truth for each label, decoded only when asked for.
+
+    Args:
+        names: (N) file names, unique.
+        split: (N) "train", "dev", "test" or "none".
+        labels: (n) label names, one for each column of `targets`.
+        targets: (N, n) bool; True where the image has the label.
+        opener: Opens an image by its name, as RGB.
+    """
+
+    names: tuple[str, ...]
+    split: tuple[str, ...]
+    labels: tuple[str, ...]
+    targets: np.ndarray
+    opener: Opener = dataclasses.field(repr=False)
+
+    def __post_init__(self) -> None:
+        expected = (len(self.names), len(self.labels))
+        if self.targets.shape != expected or self.targets.dtype != np.bool_:
+            raise DataError(
+                f"targets must be bool of shape {expected} (images, labels), but are "
+                f"{self.targets.dtype} of shape {self.targets.shape}."
+            )
+        if len(self.split) != len(self.names):
+            raise DataError(f"{len(self.names)} names, but {len(self.split)} splits.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def open(self, index: int) -> Image.Image:
+        """Decode image number `index` as RGB.
+
+        Raises:
+            DataError: The image is missing or can't be decoded.
+        """
+        name = self.names[index]
+        try:
+            return self.opener(name)
+        except (OSError, KeyError) as error:
+            raise DataError(f"Image {name!r} can't be read: {error}") from error
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
+        """These images only, in this order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return dataclasses.replace(
+            self,
+            names=tuple(self.names[i] for i in rows),
+            split=tuple(self.split[i] for i in rows),
+            targets=self.targets[rows],
+        )
+
+    def subset(self, split: str) -> LabelledImages:
+        """The images of one split, in the order they are in here.
+
+        Args:
+            split: "train", "dev", "test" or "all".
+
+        Raises:
+            DataError: Unknown split, or one without an image.
+        """
+        if split not in SPLITS:
+            raise DataError(f"There is no split {split!r}. {did_you_mean(split, SPLITS)}")
+        if split == "all":
+            return self
+        rows = [i for i, own in enumerate(self.split) if own == split]
+        if not rows:
+            there = sorted(set(self.split)) or "no images at all"
+            raise DataError(f"No image is in split {split!r}; there is {there}.")
+        return self.select(rows)
+
+
+def zip_opener(path: Path) -> Opener:
+    """Open images by name from inside a zip file; safe to call from several threads."""
+    # One handle for each thread: a ZipFile's lock would make decoding threads queue.
+    local = threading.local()
+
+    def open_image(name: str) -> Image.Image:
+        if not hasattr(local, "archive"):
+            local.archive = zipfile.ZipFile(path)
+        data = local.archive.read(name)
+        return Image.open(io.BytesIO(data)).convert("RGB")
+
+    return open_image
+
+
+def folder_opener(folder: Path) -> Opener:
+    """Open images by name from a folder."""
+
+    def open_image(name: str) -> Image.Image:
+        with Image.open(folder / name) as image:
+            return image.convert("RGB")
+
+    return open_image
+
+
+def read_json(path: Path, expected: type) -> Any:
+    """Read a JSON file whose outermost value is a dict or a list.
+
+    Raises:
+        DataError: It is missing, isn't JSON, or is of another type.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} can't be read as JSON: {error}") from error
+    if not isinstance(value, expected):
+        raise DataError(
+            f"{str(path)!r} must hold a {expected.__name__}, but holds a {type(value).__name__}."
+        )
+    return value

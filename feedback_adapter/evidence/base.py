@@ -1,0 +1,114 @@
+"""The evidence protocol: what is known about each image before inference.
+
+Evidence is two things, both per image (Feedback-prop, section 3.1): a loss that
+says how badly a model's outputs disagree with what is known, and a clamp that
+fixes the known part of the model's own posterior. Strategies know nothing else.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from feedback_adapter.errors import EvidenceError
+from feedback_adapter.outputs import Output, Outputs
+
+__all__ = ["All", "Evidence"]
+
+
+class Evidence(abc.ABC):
+    """What is known about a batch of images. Subclass this to write a new kind.
+
+    A subclass implements `loss`, `clamp`, `known` and `take`; `bind` only where
+    it has something to check or to prepare once per refinement.
+    """
+
+    def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
+        """Check the evidence against a model's outputs and a batch, once per refinement.
+
+        Args:
+            specs: The model's outputs by name.
+            batch: Number of images.
+
+        Returns:
+            The evidence to use, usually a form that holds tensors.
+
+        Raises:
+            EvidenceError: The evidence doesn't fit the outputs or the batch.
+        """
+        del specs, batch
+        return self
+
+    @abc.abstractmethod
+    def loss(self, outputs: Outputs) -> Tensor:
+        """Disagreement of each image's outputs with what is known.
+
+        Returns:
+            (batch,), in nats, differentiable, summed over what is known, never
+            averaged over the batch; 0 for an image of which nothing is known.
+        """
+
+    @abc.abstractmethod
+    def clamp(self, outputs: Outputs) -> Outputs:
+        """The model's own posterior with the known part fixed, as logits again."""
+
+    @abc.abstractmethod
+    def known(self, outputs: Outputs) -> dict[str, Tensor]:
+        """`{output: (batch, labels) bool}`: which variables the evidence fixes."""
+
+    @abc.abstractmethod
+    def take(self, images: Tensor) -> Evidence:
+        """The evidence of some of the images, by index (k,), in that order."""
+
+    def __and__(self, other: Evidence) -> Evidence:
+        if not isinstance(other, Evidence):
+            return NotImplemented
+        return All((*_parts(self), *_parts(other)))
+
+
+class All(Evidence):
+    """Several pieces of evidence that hold together: what `a & b` makes.
+
+    Losses add up; clamps apply from left to right.
+    """
+
+    def __init__(self, parts: Sequence[Evidence]) -> None:
+        if not parts:
+            raise EvidenceError("All(...) needs at least one piece of evidence.")
+        self.parts = tuple(parts)
+
+    def bind(self, specs: Mapping[str, Output], batch: int) -> All:
+        """Bind every part. See `Evidence.bind`."""
+        return All([part.bind(specs, batch) for part in self.parts])
+
+    def loss(self, outputs: Outputs) -> Tensor:
+        """Sum of the parts' losses, (batch,), in nats."""
+        return functools.reduce(operator.add, (part.loss(outputs) for part in self.parts))
+
+    def clamp(self, outputs: Outputs) -> Outputs:
+        """Clamp by each part in turn."""
+        return functools.reduce(lambda value, part: part.clamp(value), self.parts, outputs)
+
+    def known(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Known by any part."""
+        result: dict[str, Tensor] = {}
+        for part in self.parts:
+            for name, mask in part.known(outputs).items():
+                result[name] = torch.logical_or(result[name], mask) if name in result else mask
+        return result
+
+    def take(self, images: Tensor) -> All:
+        """Take from every part."""
+        return All([part.take(images) for part in self.parts])
+
+    def __repr__(self) -> str:
+        return " & ".join(map(repr, self.parts))
+
+
+def _parts(evidence: Evidence) -> tuple[Evidence, ...]:
+    return evidence.parts if isinstance(evidence, All) else (evidence,)

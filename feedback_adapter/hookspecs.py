@@ -1,0 +1,99 @@
+"""The hooks a plugin can implement, and the frozen dataclasses they yield.
+
+A plugin is a module or object named by an entry point of the group
+`feedback_adapter` in its distribution's metadata. Each hook is a function, marked
+with `feedback_adapter.hookimpl`, that returns an iterable of specs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from feedback_adapter.evidence.base import Evidence
+    from feedback_adapter.strategies.base import Strategy
+
+__all__ = [
+    "GROUP",
+    "CheckpointSpec",
+    "EvidenceSpec",
+    "StrategySpec",
+    "feedback_adapter_checkpoints",
+    "feedback_adapter_evidence_types",
+    "feedback_adapter_strategies",
+    "hookimpl",
+]
+
+GROUP = "feedback_adapter"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceSpec:
+    """A kind of evidence.
+
+    Args:
+        name: Unique, lower-case; `--evidence NAME=TEXT` uses it on the command line.
+        type: The `Evidence` subclass.
+        summary: One line for lists.
+        parse: Makes evidence for one image from the command line's TEXT; `None`
+            where the command line can't express it.
+    """
+
+    name: str
+    type: type[Evidence]
+    summary: str
+    parse: Callable[[str], Evidence] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StrategySpec:
+    """A way of refining.
+
+    Args:
+        name: Unique, lower-case; what `refine(strategy=...)` takes.
+        strategy: The `Strategy` subclass.
+        options: Its frozen dataclass of options, constructible without arguments.
+        summary: One line for lists.
+    """
+
+    name: str
+    strategy: type[Strategy]
+    options: type[Any]
+    summary: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSpec:
+    """A trained checkpoint.
+
+    Args:
+        name: Unique; what `feedback_adapter.load(NAME)` takes.
+        path: Its folder: config.json, model.safetensors, card.md.
+        summary: One line for lists.
+    """
+
+    name: str
+    path: Path
+    summary: str
+
+
+@hookspec
+def feedback_adapter_evidence_types() -> Iterable[EvidenceSpec]:  # pyright: ignore[reportReturnType]
+    """Yield the kinds of evidence that this plugin adds."""
+
+
+@hookspec
+def feedback_adapter_strategies() -> Iterable[StrategySpec]:  # pyright: ignore[reportReturnType]
+    """Yield the strategies that this plugin adds."""
+
+
+@hookspec
+def feedback_adapter_checkpoints() -> Iterable[CheckpointSpec]:  # pyright: ignore[reportReturnType]
+    """Yield the checkpoints that this plugin adds."""

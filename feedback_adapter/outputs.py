@@ -1,0 +1,118 @@
+"""What a model returns: named outputs, their labels and their kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from feedback_adapter.errors import ModelError
+
+__all__ = ["Kind", "Output", "Outputs", "pick"]
+
+Kind = Literal["multilabel", "multiclass"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One output of a model: which tensor it is and what its entries mean.
+
+    Args:
+        labels: A name for each of the output's entries, in order.
+        kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax).
+        select: Which tensor of the model's return value this is: `None` for the
+            value itself, or keys, indices and attribute names joined by dots
+            (`"logits"`, `"0"`, `"heads.scene"`).
+
+    Raises:
+        ModelError: No labels, a label twice, or an unknown kind.
+    """
+
+    labels: tuple[str, ...]
+    kind: Kind = "multilabel"
+    select: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if self.kind not in get_args(Kind):
+            raise ModelError(f"kind={self.kind!r} is not possible: {get_args(Kind)} are.")
+        if not self.labels:
+            raise ModelError("An output needs at least one label.")
+        if len(set(self.labels)) != len(self.labels):
+            twice = sorted({name for name in self.labels if self.labels.count(name) > 1})
+            raise ModelError(f"Labels must be unique; these occur twice: {twice[:5]}.")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits (..., n) into probabilities (..., n) in [0, 1]."""
+        return logits.sigmoid() if self.kind == "multilabel" else logits.softmax(-1)
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """The log-odds (..., n) of each entry on its own, in nats."""
+        if self.kind == "multilabel":
+            return logits
+        log_p = logits.log_softmax(-1)
+        return log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
+
+
+class Outputs(Mapping[str, Tensor]):
+    """The logits of every named output of a model, with what they mean.
+
+    Args:
+        logits: `{name: (batch, labels)}`.
+        specs: `{name: Output}` with the same names.
+    """
+
+    def __init__(self, logits: Mapping[str, Tensor], specs: Mapping[str, Output]) -> None:
+        self.logits = dict(logits)
+        self.specs = dict(specs)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.logits[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.logits)
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @property
+    def batch(self) -> int:
+        """Number of images."""
+        return next(iter(self.logits.values())).shape[0]
+
+    def replace(self, **logits: Tensor) -> Outputs:
+        """The same outputs with some logits replaced."""
+        return Outputs({**self.logits, **logits}, self.specs)
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """`{name: (batch, labels)}`, in [0, 1]."""
+        return {name: self.specs[name].probabilities(value) for name, value in self.items()}
+
+    def detach(self) -> Outputs:
+        """The same numbers, cut from the autograd graph."""
+        return Outputs({name: value.detach() for name, value in self.items()}, self.specs)
+
+
+def pick(value: Any, path: str | None) -> Any:
+    """Follow dotted keys, indices and attribute names into a model's return value.
+
+    Raises:
+        ModelError: A step of the path leads nowhere.
+    """
+    for step in path.split(".") if path else ():
+        try:
+            if isinstance(value, Mapping):
+                value = value[step]
+            elif isinstance(value, (tuple, list)) and step.lstrip("-").isdigit():
+                value = value[int(step)]
+            else:
+                value = getattr(value, step)
+        except (KeyError, IndexError, AttributeError) as error:
+            has = list(value) if isinstance(value, Mapping) else type(value).__name__
+            raise ModelError(
+                f"select={path!r} leads nowhere at {step!r}: the model returned {has}."
+            ) from error
+    return value

@@ -1,0 +1,74 @@
+"""Tensors inside the nested values that modules return: list, get, replace."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+from torch import Tensor
+
+__all__ = ["map_tensors", "named_tensors", "replace_tensor"]
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((str(key), item) for key, item in cast("Mapping[Any, Any]", value).items())
+    elif isinstance(value, (tuple, list)):
+        sequence = cast("list[Any]", value)
+        yield from ((str(index), item) for index, item in enumerate(sequence))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+
+
+def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield `(selector, tensor)` for each tensor of a nested value, depth first.
+
+    The selector of a bare tensor is `""`; otherwise keys, indices and field names
+    are joined by dots, as `feedback_adapter.outputs.pick` reads them.
+    """
+    if isinstance(value, Tensor):
+        yield prefix, value
+        return
+    for name, item in _items(value):
+        yield from named_tensors(item, f"{prefix}.{name}" if prefix else name)
+
+
+def map_tensors(
+    value: Any, function: Callable[[str, Any], Any], prefix: str = "", leaf: type = Tensor
+) -> Any:
+    """A copy of a nested value with `function(selector, tensor)` in place of each tensor.
+
+    Containers keep their type (named tuples, ordered dicts and dataclasses included);
+    what holds no tensor is passed on as it is. `leaf` is the type to look for.
+    """
+    if isinstance(value, leaf):
+        return function(prefix, value)
+    new = {
+        name: map_tensors(item, function, f"{prefix}.{name}" if prefix else name, leaf)
+        for name, item in _items(value)
+    }
+    if not new:
+        return value
+    if isinstance(value, Mapping):
+        result = copy.copy(cast("dict[Any, Any]", value))
+        for key in list(result):
+            result[key] = new[str(key)]
+        return result
+    if isinstance(value, tuple):
+        kind = cast("type[Any]", type(cast("Any", value)))
+        return kind(*new.values()) if hasattr(kind, "_fields") else kind(new.values())
+    if isinstance(value, list):
+        return list(new.values())
+    result = copy.copy(value)  # not dataclasses.replace: it would run __post_init__ again
+    for name, item in new.items():
+        object.__setattr__(result, name, item)
+    return result
+
+
+def replace_tensor(value: Any, selector: str, tensor: Tensor) -> Any:
+    """A copy of a nested value with the tensor named by `selector` replaced."""
+    if not selector:
+        return tensor
+    return map_tensors(value, lambda name, old: tensor if name == selector else old)

@@ -1,0 +1,1 @@
+"""Refining strategies: one file each."""

@@ -1,0 +1,63 @@
+"""The strategy protocol: a way of making a model's outputs agree with evidence."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.outputs import Outputs
+from feedback_adapter.refinement import Refinement
+from feedback_adapter.sites import Inputs, Site, Tail
+
+__all__ = ["OptionsT", "Problem", "Strategy"]
+
+OptionsT = TypeVar("OptionsT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One batch to refine. The model is held still (`borrowed`) while a strategy has it.
+
+    Args:
+        model: The user's model, never to be changed.
+        inputs: The images and what else the model takes.
+        evidence: What is known, bound to the model's outputs and this batch.
+        pivots: Where pivots sit, at least one site.
+        read: Makes `Outputs` of what the model returns.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    evidence: Evidence
+    pivots: tuple[Site, ...]
+    read: Callable[[Any], Outputs]
+
+    def tail(self, pivots: tuple[Site, ...] | None = None, given: Mapping[str, Tensor] | None = None) -> Tail:
+        """Record one forward pass and return what follows the first pivot."""
+        return Tail(self.model, self.inputs, pivots or self.pivots, given)
+
+    def take(self, images: Tensor) -> Problem:
+        """The same problem for some of the images, by index (k,)."""
+        return dataclasses.replace(
+            self, inputs=self.inputs.take(images), evidence=self.evidence.take(images)
+        )
+
+
+class Strategy(abc.ABC, Generic[OptionsT]):
+    """A way of refining. Subclass this, and register it with the strategies hook.
+
+    Args:
+        options: The strategy's frozen dataclass of options.
+    """
+
+    def __init__(self, options: OptionsT) -> None:
+        self.options = options
+
+    @abc.abstractmethod
+    def refine(self, problem: Problem) -> Refinement:
+        """Refine one batch. An image's result must not depend on its batch mates."""

@@ -1,0 +1,163 @@
+"""Solvers: how a pivot moves along its gradient. One image never affects another.
+
+A solver sees a variable and its gradient, both (batch, ...), and returns the step to
+add. All are elementwise or per image, so that a batch is many problems solved at once.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feedback_adapter.errors import OptionsError
+
+__all__ = ["LBFGS", "SGD", "Adam", "Solver"]
+
+
+class Solver(abc.ABC):
+    """Turns gradients into steps. Solvers are frozen; what they remember is `state`."""
+
+    @abc.abstractmethod
+    def step(self, state: dict[str, Any], variable: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """The step to add to the variable.
+
+        Args:
+            state: What this solver remembers, empty at first; tensors in it (and in
+                lists in it) are (batch, ...). It is updated in place.
+            variable: (batch, ...), where the gradient was taken.
+            gradient: (batch, ...); the solver may overwrite it.
+            step_size: Learning rate, above 0.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class SGD(Solver):
+    """Gradient descent with heavy-ball momentum, as `torch.optim.SGD`.
+
+    Args:
+        momentum: In [0, 1).
+        weight_decay: Coupled L2 penalty on the variable itself, at least 0.
+    """
+
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.momentum < 1, "momentum", self.momentum, "[0, 1)")
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+
+    def step(self, state: dict[str, Any], variable: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """See `Solver.step`."""
+        if self.weight_decay:
+            gradient = gradient.add(variable, alpha=self.weight_decay)
+        if self.momentum:
+            if "velocity" in state:
+                gradient = state["velocity"].mul_(self.momentum).add_(gradient)
+            else:
+                state["velocity"] = gradient.clone()
+        return gradient.mul(-step_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam(Solver):
+    """Adam, as `torch.optim.Adam`.
+
+    Args:
+        betas: Decay of the first and second moment, each in [0, 1).
+        eps: Added to the root of the second moment, above 0.
+        weight_decay: Coupled L2 penalty on the variable itself, at least 0.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "each in [0, 1)")
+        _check(self.eps > 0, "eps", self.eps, "above 0")
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+
+    def step(self, state: dict[str, Any], variable: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """See `Solver.step`."""
+        if self.weight_decay:
+            gradient = gradient.add(variable, alpha=self.weight_decay)
+        first, second = self.betas
+        if not state:
+            state.update(count=0, mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
+        state["count"] += 1
+        mean = state["mean"].lerp_(gradient, 1 - first)
+        square = state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        root = square.sqrt().div_(math.sqrt(1 - second ** state["count"])).add_(self.eps)
+        return torch.div(mean, root, out=root).mul_(-step_size / (1 - first ** state["count"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class LBFGS(Solver):
+    """Limited-memory BFGS, one independent problem per image, without line search.
+
+    Steps are `step_size` times the quasi-Newton direction; the first is that long
+    (per image, Euclidean norm). Pairs without positive curvature are left out.
+
+    Args:
+        history: How many past steps shape the direction, at least 1.
+    """
+
+    history: int = 5
+
+    def __post_init__(self) -> None:
+        _check(self.history >= 1, "history", self.history, "at least 1")
+
+    def step(self, state: dict[str, Any], variable: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """See `Solver.step`."""
+        batch = gradient.shape[0]
+        g, x = gradient.reshape(batch, -1), variable.reshape(batch, -1)
+        moves: list[Tensor] = state.setdefault("moves", [])
+        changes: list[Tensor] = state.setdefault("changes", [])
+        if "x" in state:
+            moves.append(x - state["x"])
+            changes.append(g - state["g"])
+            del moves[: -self.history], changes[: -self.history]
+        state["x"], state["g"] = x.clone(), g.clone()
+        direction, alphas = -g, []
+        for s, y in zip(reversed(moves), reversed(changes), strict=True):
+            alpha = _ratio(_dot(s, direction), _dot(s, y))
+            alphas.append(alpha)
+            direction = direction - alpha * y
+        if moves:
+            s, y = moves[-1], changes[-1]
+            gamma = _ratio(_dot(s, y), _dot(y, y))
+            direction = direction * torch.where(gamma > 0, gamma, torch.ones_like(gamma))
+        for s, y, alpha in zip(moves, changes, reversed(alphas), strict=True):
+            direction = direction + s * (alpha - _ratio(_dot(y, direction), _dot(s, y)))
+        if not moves:
+            direction = direction / _dot(g, g).sqrt().clamp(min=1e-12)
+        return direction.mul(step_size).reshape(gradient.shape)
+
+
+def take(state: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    """A solver's state for some of the images, by index (k,)."""
+    return {
+        name: value[rows] if isinstance(value, Tensor)
+        else [item[rows] for item in value] if isinstance(value, list)
+        else value
+        for name, value in state.items()
+    }  # fmt: skip
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1, keepdim=True)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b where b is positive, else 0 (no curvature to use)."""
+    return torch.where(b > 1e-20, a / b.clamp(min=1e-20), torch.zeros_like(a))
+
+
+def _check(fine: bool, name: str, value: object, possible: str) -> None:
+    if not fine:
+        raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")

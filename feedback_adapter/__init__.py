@@ -1,0 +1,53 @@
+"""Say what you already know about an image, and get better predictions of the rest."""
+
+from feedback_adapter.adapter import Adapter, Defaults, wrap
+from feedback_adapter.checkpoint import Architecture, load
+from feedback_adapter.errors import FeedbackAdapterError
+from feedback_adapter.evidence import All, Evidence, Labels
+from feedback_adapter.hookspecs import CheckpointSpec, EvidenceSpec, StrategySpec, hookimpl
+from feedback_adapter.outputs import Output, Outputs
+from feedback_adapter.refinement import Change, Refinement
+from feedback_adapter.sites import Site
+from feedback_adapter.strategies import (
+    LBFGS,
+    SGD,
+    Adam,
+    LayerwiseOptions,
+    Problem,
+    ResidualOptions,
+    Solver,
+    Strategy,
+)
+from feedback_adapter.transform import Transform
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LBFGS",
+    "SGD",
+    "Adam",
+    "Adapter",
+    "All",
+    "Architecture",
+    "Change",
+    "CheckpointSpec",
+    "Defaults",
+    "Evidence",
+    "EvidenceSpec",
+    "FeedbackAdapterError",
+    "Labels",
+    "LayerwiseOptions",
+    "Output",
+    "Outputs",
+    "Problem",
+    "Refinement",
+    "ResidualOptions",
+    "Site",
+    "Solver",
+    "Strategy",
+    "StrategySpec",
+    "Transform",
+    "hookimpl",
+    "load",
+    "wrap",
+]

@@ -60,9 +60,7 @@ def read_objects(directory: Path, labels: Sequence[str] | None) -> LabelledImage
     targets = np.zeros((len(names), len(classes)), dtype=np.bool_)
     for row, indices in enumerate(present):
         targets[row, indices] = True
-    return LabelledImages(
-        tuple(names), tuple(split), tuple(wanted), targets[:, columns], opener
-    )
+    return LabelledImages(tuple(names), tuple(split), tuple(wanted), targets[:, columns], opener)
 
 
 def split_of(name: str, official: str) -> str:
@@ -103,7 +101,9 @@ def _read_pack(directory: Path) -> tuple[list[str], list[str], list[str], list[l
 def _read_official(
     directory: Path,
 ) -> tuple[list[str], list[str], list[str], list[list[int]], Any]:
-    files = sorted([*directory.glob("instances_*.json"), *directory.glob("annotations/instances_*.json")])
+    files = sorted(
+        [*directory.glob("instances_*.json"), *directory.glob("annotations/instances_*.json")]
+    )
     if not files:
         raise DataError(
             f"No COCO objects in {str(directory)!r}: there is neither annotations.json (packed "

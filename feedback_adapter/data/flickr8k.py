@@ -162,6 +162,4 @@ def _image_folder(directory: Path, split: dict[str, str]) -> Path:
         if (directory / name / first).is_file():
             return directory / name
     folders = ", ".join(name or "." for name in _IMAGE_FOLDERS)
-    raise DataError(
-        f"The photos aren't in {str(directory)!r}: looked for {first!r} in {folders}."
-    )
+    raise DataError(f"The photos aren't in {str(directory)!r}: looked for {first!r} in {folders}.")

@@ -84,7 +84,7 @@ def caption_words(captions: Iterable[str]) -> frozenset[str]:
     lemmatise = _lemmatiser()
     words: set[str] = set()
     for caption in captions:
-        for token in _TOKEN.findall(caption.lower().replace("’", "'")):
+        for token in _TOKEN.findall(caption.lower().replace("\u2019", "'")):
             stem = token.partition("'")[0]  # dog's -> dog, isn't -> isn
             if stem in STOP_WORDS:
                 continue

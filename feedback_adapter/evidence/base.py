@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import itertools
 import operator
 from collections.abc import Mapping, Sequence
 
@@ -65,6 +66,11 @@ class Evidence(abc.ABC):
     def take(self, images: Tensor) -> Evidence:
         """The evidence of some of the images, by index (k,), in that order."""
 
+    def conflict(self, other: Evidence) -> str | None:
+        """Why this and other (bound) evidence can't both hold, or `None`. For `&`."""
+        del other
+        return None
+
     def __and__(self, other: Evidence) -> Evidence:
         if not isinstance(other, Evidence):
             return NotImplemented
@@ -83,8 +89,13 @@ class All(Evidence):
         self.parts = tuple(parts)
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> All:
-        """Bind every part. See `Evidence.bind`."""
-        return All([part.bind(specs, batch) for part in self.parts])
+        """Bind every part, and check that they can hold together. See `Evidence.bind`."""
+        parts = [part.bind(specs, batch) for part in self.parts]
+        for first, second in itertools.combinations(parts, 2):
+            why = first.conflict(second) or second.conflict(first)
+            if why:
+                raise EvidenceError(f"Contradiction: {why}")
+        return All(parts)
 
     def loss(self, outputs: Outputs) -> Tensor:
         """Sum of the parts' losses, (batch,), in nats."""

@@ -39,7 +39,7 @@ class Site:
     @property
     def name(self) -> str:
         """`module`, then `#call` if the module is called more than once, `:selector` if any."""
-        call = f"#{self.call}" if self.calls > 1 else ""
+        call = f"#{self.call}" if self.calls > 1 or self.call else ""
         return f"{self.module}{call}{':' + self.selector if self.selector else ''}"
 
     @property

@@ -1,1 +1,19 @@
 """Refining strategies: one file each."""
+
+from feedback_adapter.strategies.base import Problem, Strategy
+from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
+from feedback_adapter.strategies.residual import Residual, ResidualOptions
+from feedback_adapter.strategies.solvers import LBFGS, SGD, Adam, Solver
+
+__all__ = [
+    "LBFGS",
+    "SGD",
+    "Adam",
+    "Layerwise",
+    "LayerwiseOptions",
+    "Problem",
+    "Residual",
+    "ResidualOptions",
+    "Solver",
+    "Strategy",
+]

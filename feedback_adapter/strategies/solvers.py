@@ -1,7 +1,6 @@
 """Solvers: how a pivot moves along its gradient. One image never affects another.
 
-A solver sees a variable and its gradient, both (batch, ...), and returns the step to
-add. All are elementwise or per image, so that a batch is many problems solved at once.
+A solver sees the gradient (batch, ...) of a variable and returns the step to add. All are elementwise or per image, so that a batch is many problems solved at once.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ class Solver(abc.ABC):
     """Turns gradients into steps. Solvers are frozen; what they remember is `state`."""
 
     @abc.abstractmethod
-    def step(self, state: dict[str, Any], variable: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    def step(self, state: dict[str, Any], gradient: Tensor, step_size: float) -> Tensor:
         """The step to add to the variable.
 
         Args:
             state: What this solver remembers, empty at first; tensors in it (and in
                 lists in it) are (batch, ...). It is updated in place.
-            variable: (batch, ...), where the gradient was taken.
-            gradient: (batch, ...); the solver may overwrite it.
+            gradient: (batch, ...).
             step_size: Learning rate, above 0.
         """
 
@@ -41,20 +39,15 @@ class SGD(Solver):
 
     Args:
         momentum: In [0, 1).
-        weight_decay: Coupled L2 penalty on the variable itself, at least 0.
     """
 
     momentum: float = 0.9
-    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         _check(0 <= self.momentum < 1, "momentum", self.momentum, "[0, 1)")
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
 
-    def step(self, state: dict[str, Any], variable: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    def step(self, state: dict[str, Any], gradient: Tensor, step_size: float) -> Tensor:
         """See `Solver.step`."""
-        if self.weight_decay:
-            gradient = gradient.add(variable, alpha=self.weight_decay)
         if self.momentum:
             if "velocity" in state:
                 gradient = state["velocity"].mul_(self.momentum).add_(gradient)
@@ -70,22 +63,17 @@ class Adam(Solver):
     Args:
         betas: Decay of the first and second moment, each in [0, 1).
         eps: Added to the root of the second moment, above 0.
-        weight_decay: Coupled L2 penalty on the variable itself, at least 0.
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         _check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "each in [0, 1)")
         _check(self.eps > 0, "eps", self.eps, "above 0")
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
 
-    def step(self, state: dict[str, Any], variable: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    def step(self, state: dict[str, Any], gradient: Tensor, step_size: float) -> Tensor:
         """See `Solver.step`."""
-        if self.weight_decay:
-            gradient = gradient.add(variable, alpha=self.weight_decay)
         first, second = self.betas
         if not state:
             state.update(count=0, mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
@@ -112,17 +100,16 @@ class LBFGS(Solver):
     def __post_init__(self) -> None:
         _check(self.history >= 1, "history", self.history, "at least 1")
 
-    def step(self, state: dict[str, Any], variable: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+    def step(self, state: dict[str, Any], gradient: Tensor, step_size: float) -> Tensor:
         """See `Solver.step`."""
         batch = gradient.shape[0]
-        g, x = gradient.reshape(batch, -1), variable.reshape(batch, -1)
-        moves: list[Tensor] = state.setdefault("moves", [])
-        changes: list[Tensor] = state.setdefault("changes", [])
-        if "x" in state:
-            moves.append(x - state["x"])
-            changes.append(g - state["g"])
+        g = gradient.reshape(batch, -1)
+        moves: list[Tensor] = state.setdefault("moves", [])  # the last steps
+        changes: list[Tensor] = state.setdefault("changes", [])  # of the gradient along them
+        if moves:
+            changes.append(g - state["gradient"])
             del moves[: -self.history], changes[: -self.history]
-        state["x"], state["g"] = x.clone(), g.clone()
+        state["gradient"] = g.clone()
         direction, alphas = -g, []
         for s, y in zip(reversed(moves), reversed(changes), strict=True):
             alpha = _ratio(_dot(s, direction), _dot(s, y))
@@ -136,7 +123,8 @@ class LBFGS(Solver):
             direction = direction + s * (alpha - _ratio(_dot(y, direction), _dot(s, y)))
         if not moves:
             direction = direction / _dot(g, g).sqrt().clamp(min=1e-12)
-        return direction.mul(step_size).reshape(gradient.shape)
+        moves.append(direction.mul(step_size))
+        return moves[-1].clone().reshape(gradient.shape)
 
 
 def take(state: dict[str, Any], rows: Tensor) -> dict[str, Any]:

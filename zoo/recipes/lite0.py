@@ -82,13 +82,17 @@ def imagenet_weights() -> dict[str, Tensor]:
 
 
 def create(
-    num_classes: int, weights: dict[str, Tensor], drop_rate: float = 0.0, drop_path: float = 0.0
+    num_classes: int,
+    weights: dict[str, Tensor] | None,
+    drop_rate: float = 0.0,
+    drop_path: float = 0.0,
 ) -> nn.Module:
     """The network with ImageNet weights and, unless it has 1,000 classes, a new head.
 
     Args:
         num_classes: Outputs of the head.
         weights: As `imagenet_weights` returns them; the classifier's may be absent.
+            `None` for random ones.
         drop_rate: Dropout before the head, 0 to 1, while training.
         drop_path: Chance of skipping the last block, 0 to 1, while training; earlier
             blocks less, linearly.
@@ -96,6 +100,8 @@ def create(
     model = timm.create_model(
         MODEL, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path
     )
+    if weights is None:
+        return model
     own_head = num_classes == 1000 and "classifier.weight" in weights
     kept = {k: v for k, v in weights.items() if own_head or not k.startswith("classifier.")}
     missing, unexpected = model.load_state_dict(kept, strict=False)

@@ -133,7 +133,7 @@ def fit(
     dev: Pixels,
     settings: Settings,
     *,
-    state_file: Path,
+    state_file: Path | None = None,
     accelerator: str = "auto",
     report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Fit:
@@ -144,8 +144,8 @@ def fit(
         train: What to train on.
         dev: What decides when to stop.
         settings: How to train.
-        state_file: Where the state is after each pass; if the file is there, training
-            goes on from it.
+        state_file: Where the state is kept after each pass, if anywhere; where the file
+            is there already, training goes on from it.
         accelerator: Fabric's: "auto", "cpu", "cuda".
         report: Called after each pass with its entry of the history.
     """
@@ -155,6 +155,10 @@ def fit(
     weights = label_weights(train.targets, settings.loss)
     network = fabric.setup_module(model.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
     average = copy.deepcopy(model)
+    pairs = [
+        [t for t in side.state_dict().values() if t.is_floating_point()]
+        for side in (average, model)
+    ]
     progress, saved_optimizer = load_state(state_file, model, average, fabric.device)
     phases = [("head", settings.head_epochs), ("whole", settings.epochs)]
     begun = time.perf_counter() - progress.seconds
@@ -184,11 +188,11 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad()
                 loss = losses.detach()
-                _update_average(average, model, settings, phase, step)
+                decay = min(settings.average, (1 + step) / (10 + step))
+                with torch.no_grad():  # the head alone is not averaged
+                    torch._foreach_lerp_(*pairs, weight=1 - decay if phase == "whole" else 1.0)
             with fabric.autocast():
-                score = mean_average_precision(
-                    dev.targets.cpu().numpy(), predict(average, dev)
-                )
+                score = mean_average_precision(dev.targets.cpu().numpy(), predict(average, dev))
             entry = {
                 "epoch": epoch,
                 "phase": phase,
@@ -197,8 +201,11 @@ def fit(
                 "seconds": round(time.perf_counter() - started, 2),
             }
             progress.add(entry, score, average, time.perf_counter() - begun)
-            progress.finished = phase == "whole" and epoch - progress.best_epoch >= settings.patience
-            save_state(state_file, progress, model, average, optimizer)
+            progress.finished = (
+                phase == "whole" and epoch - progress.best_epoch >= settings.patience
+            )
+            if state_file is not None:
+                save_state(state_file, progress, model, average, optimizer)
             report(entry)
     return Fit(
         progress.best, progress.best_map, progress.best_epoch, progress.history, progress.seconds
@@ -227,9 +234,7 @@ def _batches(train: Pixels, settings: Settings, epoch: int) -> Iterator[tuple[Te
     for step in range(_steps(len(train), settings.batch)):
         rows = order[step * settings.batch : (step + 1) * settings.batch].to(train.images.device)
         images, targets = train.images[rows], train.targets[rows]
-        pixels = augment(
-            images, crop=settings.crop, colour=settings.colour, generator=generator
-        )
+        pixels = augment(images, crop=settings.crop, colour=settings.colour, generator=generator)
         if settings.mixup:
             rng = np.random.default_rng((settings.seed, epoch, step))
             share = float(rng.beta(settings.mixup, settings.mixup))
@@ -263,9 +268,7 @@ def _optimizer(model: nn.Module, settings: Settings, phase: str) -> torch.optim.
     )
 
 
-def _schedule(
-    optimizer: Any, settings: Settings, phase: str, step: int, steps: int
-) -> None:
+def _schedule(optimizer: Any, settings: Settings, phase: str, step: int, steps: int) -> None:
     for group in optimizer.param_groups:
         if phase == "head":
             group["lr"] = settings.head_lr * _cosine(step / steps)
@@ -276,13 +279,3 @@ def _schedule(
 
 def _cosine(done: float) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * done)))
-
-
-@torch.no_grad()
-def _update_average(
-    average: nn.Module, model: nn.Module, settings: Settings, phase: str, step: int
-) -> None:
-    decay = min(settings.average, (1 + step) / (10 + step)) if phase == "whole" else 0.0
-    mine = [t for t in average.state_dict().values() if t.is_floating_point()]
-    theirs = [t for t in model.state_dict().values() if t.is_floating_point()]
-    torch._foreach_lerp_(mine, theirs, 1 - decay)

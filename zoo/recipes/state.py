@@ -56,7 +56,7 @@ def save_state(
 
 
 def load_state(
-    path: Path, model: nn.Module, average: nn.Module, device: torch.device
+    path: Path | None, model: nn.Module, average: nn.Module, device: torch.device
 ) -> tuple[Progress, Callable[[Any], dict[str, Any]] | None]:
     """Read the state into the models.
 
@@ -64,7 +64,7 @@ def load_state(
         The progress, and a function from a fresh optimizer to the state dict to load
         into it; a new run's progress and `None` where there is no state.
     """
-    if not path.is_file():
+    if path is None or not path.is_file():
         return Progress(), None
     with safe_open(path, framework="pt", device=str(device)) as file:
         progress = Progress(**json.loads(file.metadata()["progress"]))

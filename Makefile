@@ -1,0 +1,68 @@
+# Each target sets up what it needs; `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What can be set, as in: make test ARGS="-k tail"
+# PYTHON: 3.11 or newer, makes the virtual environment. JOBS: test processes.
+# DATA: where the folders flickr8k and coco6k are, for zoo and zoo-verify.
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+ARGS ?=
+DATA ?= ../shared/data
+
+BIN := $(VENV)/bin
+PROJECTS := pyproject.toml $(wildcard zoo/pyproject.toml plugins/*/pyproject.toml)
+LOCAL := $(patsubst %/pyproject.toml,--editable %,$(filter-out pyproject.toml,$(PROJECTS)))
+INSTALLED := $(VENV)/.installed
+CHECKPOINTS := zoo/feedback_adapter_zoo/checkpoints
+
+.PHONY: help setup demo test lint docs bench coverage zoo zoo-verify clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Make .venv with the library, the zoo, every plugin and the tools
+
+$(INSTALLED): $(PROJECTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[demo,dev,docs]' $(LOCAL)
+	touch $@
+
+demo: $(INSTALLED) ## See predictions on a real photo get better
+	$(BIN)/feedback-adapter demo $(ARGS)
+
+test: $(INSTALLED) ## Style, import contracts and tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n $(JOBS) $(ARGS)
+
+lint: $(INSTALLED) ## Style, import contracts and types (pyright, strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+docs: $(INSTALLED) ## Build the documentation into docs/_build/html, warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: $(INSTALLED) ## Measure speed and memory against hand-cut models
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+coverage: $(INSTALLED) ## Sweep one model of every timm and torchvision family
+	$(BIN)/python benchmarks/coverage.py $(ARGS)
+
+zoo: $(INSTALLED) ## Train the zoo's checkpoints anew (hours without an accelerator)
+	$(BIN)/python zoo/recipes/caption_words.py --data $(DATA)/flickr8k --out $(CHECKPOINTS)/caption-words-lite0 $(ARGS)
+	$(BIN)/python zoo/recipes/coco80.py --data $(DATA)/coco6k --out $(CHECKPOINTS)/coco80-lite0 $(ARGS)
+
+zoo-verify: $(INSTALLED) ## Measure the zoo's checkpoints and compare with their cards
+	$(BIN)/python zoo/recipes/verify.py --data $(DATA) $(ARGS)
+
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) docs/_build build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

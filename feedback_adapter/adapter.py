@@ -1,0 +1,324 @@
+"""The front door: a model, what its outputs mean, and `refine`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from feedback_adapter import plugins
+from feedback_adapter.errors import (
+    EvidenceError,
+    InputError,
+    ModelError,
+    OptionsError,
+    SiteError,
+    did_you_mean,
+)
+from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.outputs import Kind, Output, Outputs, pick
+from feedback_adapter.refinement import SINGLE, Refinement
+from feedback_adapter.sites import Inputs, Site, borrowed, discover
+from feedback_adapter.sites.choose import middle
+from feedback_adapter.sites.site import parse_site
+from feedback_adapter.strategies.base import Problem
+
+if TYPE_CHECKING:
+    from feedback_adapter.checkpoint import Architecture, Transform
+
+__all__ = ["Adapter", "Defaults", "wrap"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Defaults:
+    """What `refine` does where it isn't told.
+
+    Args:
+        strategy: Name of the strategy.
+        pivots: Site names, or `"auto"`.
+        options: Values for the strategy's options, by name.
+    """
+
+    strategy: str = "residual"
+    pivots: tuple[str, ...] | str = "auto"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+
+
+class Adapter:
+    """A model that can be told what is known. Make it with `wrap` or `load`.
+
+    Args:
+        model: Any `nn.Module` that takes images. It is used, never changed.
+        outputs: What the model returns, by name.
+        transform: How photos become the model's input, if known.
+        defaults: What `refine` does where it isn't told.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        outputs: Mapping[str, Output],
+        *,
+        transform: Transform | None = None,
+        defaults: Defaults | None = None,
+    ) -> None:
+        self.model = _unwrapped(model)
+        self.outputs = dict(outputs)
+        self.transform = transform
+        self.defaults = defaults or Defaults()
+        self._auto: dict[tuple[int, ...], tuple[str, ...]] = {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the model's only output.
+
+        Raises:
+            ModelError: The model has several outputs: ask `outputs[name].labels`.
+        """
+        if len(self.outputs) > 1:
+            raise ModelError(f"Several outputs have labels: ask adapter.outputs[name] of {list(self.outputs)}.")
+        return next(iter(self.outputs.values())).labels
+
+    def sites(self, images: Any) -> list[Site]:
+        """Every place a pivot can be, in the order of the forward pass.
+
+        Args:
+            images: (batch, channels, height, width), or whatever the model takes. One
+                image is enough.
+        """
+        inputs = self._inputs(images)
+        with borrowed(self.model):
+            return discover(self.model, inputs)
+
+    def predict(self, images: Any) -> Tensor | dict[str, Tensor]:
+        """The plain model's logits, (batch, labels) or a dict of them, in evaluation mode."""
+        inputs = self._inputs(images)
+        with borrowed(self.model), torch.no_grad():
+            outputs = self.read(self.model(*inputs.args, **inputs.kwargs))
+        return outputs[SINGLE] if list(outputs) == [SINGLE] else dict(outputs)
+
+    def refine(
+        self,
+        images: Any,
+        evidence: Evidence,
+        *,
+        strategy: str | None = None,
+        pivots: str | Site | Sequence[str | Site] | None = None,
+        options: Any = None,
+        **overrides: Any,
+    ) -> Refinement:
+        """Better predictions of what is unknown, from what is known.
+
+        Args:
+            images: (batch, channels, height, width), as the model takes them; a tuple of
+                its arguments, or a dict of its keyword arguments.
+            evidence: What is known, e.g. `Labels({"dog": 1})`.
+            strategy: Name of a strategy; by default the checkpoint's, else `"residual"`.
+            pivots: Names of sites or sites, or `"auto"`; by default the checkpoint's.
+            options: The strategy's options, whole.
+            **overrides: Single options by name, e.g. `steps=20`.
+
+        Returns:
+            Predictions before and after, losses, steps, per image. An image's result
+            doesn't depend on its batch mates (but see the strategies' `reference()`).
+
+        Raises:
+            EvidenceError: The evidence doesn't fit the model or the batch.
+            InputError: NaN or inf in an image, or another device than the model's.
+            OptionsError: An unknown option, or one out of its range.
+            PluginError: An unknown strategy.
+            SiteError: An unknown pivot, or one that known outputs don't depend on.
+        """
+        if not isinstance(evidence, Evidence):
+            raise EvidenceError(
+                f"evidence is a {type(evidence).__name__}: pass evidence such as Labels({{'dog': 1}})."
+            )
+        inputs = self._inputs(images)
+        name = strategy or self.defaults.strategy
+        spec = plugins.strategy(name)
+        made = self._options(name, spec.options, options, overrides)
+        bound = evidence.bind(self.outputs, inputs.batch)
+        if inputs.batch == 0:
+            return self._empty(inputs, bound, name)
+        with borrowed(self.model):
+            problem = Problem(
+                self.model, inputs, bound, self._pivots(inputs, pivots, name), self.read
+            )
+            result = spec.strategy(made).refine(problem)
+        return dataclasses.replace(result, strategy=name, images=self._pictures(inputs))
+
+    def read(self, value: Any) -> Outputs:
+        """Make `Outputs` of what the model returned.
+
+        Raises:
+            ModelError: An output isn't there, or hasn't one entry per label.
+        """
+        logits: dict[str, Tensor] = {}
+        for name, spec in self.outputs.items():
+            tensor = pick(value, spec.select)
+            if not isinstance(tensor, Tensor):
+                raise ModelError(
+                    f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part of "
+                    "the model's return value it is with Output(..., select='0' or 'key')."
+                )
+            if tensor.ndim != 2 or tensor.shape[1] != len(spec.labels):
+                raise ModelError(
+                    f"Output {name!r} is {tuple(tensor.shape)}, but {len(spec.labels)} labels need "
+                    f"(batch, {len(spec.labels)}). Give one label per entry of the output."
+                )
+            logits[name] = tensor
+        return Outputs(logits, self.outputs)
+
+    def save(self, directory: str | Path, *, architecture: Architecture | None = None) -> Path:
+        """Write weights, labels and transform, so that `load(directory)` makes this adapter.
+
+        Args:
+            directory: A new or empty folder, or one that `save` wrote.
+            architecture: How to build the model; needed only where timm's own note on it
+                is missing or doesn't lead to the same model.
+
+        Raises:
+            CheckpointError: The model can't be built again from what is known about it.
+        """
+        from feedback_adapter.checkpoint import save
+
+        return save(self, Path(directory), architecture)
+
+    # ---- what refine needs ----
+
+    def _inputs(self, images: Any) -> Inputs:
+        inputs = Inputs.of(images)
+        parameter = next(iter(self.model.parameters()), None)
+        if parameter is not None and not parameter.is_meta:
+            if inputs.images.device != parameter.device:
+                raise InputError(
+                    f"The images are on {inputs.images.device}, the model is on {parameter.device}. "
+                    f"Move one: images.to({str(parameter.device)!r})."
+                )
+        return inputs
+
+    def _options(self, name: str, kind: type[Any], options: Any, overrides: dict[str, Any]) -> Any:
+        if options is None:
+            own = self.defaults.options if name == self.defaults.strategy else {}
+            overrides = {**own, **overrides}
+            options = kind()
+        elif not isinstance(options, kind):
+            raise OptionsError(
+                f"strategy={name!r} takes {kind.__name__}, not {type(options).__name__}."
+            )
+        possible = [field.name for field in dataclasses.fields(options)]
+        for key in overrides:
+            if key not in possible:
+                raise OptionsError(f"{name!r} has no option {key!r}. {did_you_mean(key, possible)}")
+        return dataclasses.replace(options, **overrides)
+
+    def _pivots(self, inputs: Inputs, pivots: Any, strategy: str) -> tuple[Site, ...]:
+        if pivots is None:
+            pivots = self.defaults.pivots
+        if isinstance(pivots, str) and pivots == "auto":
+            return self._automatic(inputs)
+        if isinstance(pivots, (str, Site)):
+            pivots = [pivots]
+        pivots = list(cast("Sequence[str | Site]", pivots))
+        if not pivots:
+            raise SiteError("pivots is empty. Name at least one site, or pass pivots='auto'.")
+        keys = dict.fromkeys(parse_site(pivot) for pivot in pivots)
+        return tuple(Site(*key) for key in keys)
+
+    def _automatic(self, inputs: Inputs) -> tuple[Site, ...]:
+        shape = tuple(inputs.images.shape[1:])
+        if shape not in self._auto:
+            one = inputs.take(torch.arange(1, device=inputs.images.device))
+            self._auto[shape] = (middle(self.model, one, self.read).name,)
+        return tuple(Site(*parse_site(name)) for name in self._auto[shape])
+
+    def _pictures(self, inputs: Inputs) -> Tensor | None:
+        images = inputs.images.detach()
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            return None
+        images = images.float().cpu()
+        if self.transform is not None:
+            return self.transform.picture(images)
+        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        return (images - low) / (high - low).clamp(min=1e-6)
+
+    def _empty(self, inputs: Inputs, evidence: Evidence, strategy: str) -> Refinement:
+        """The refinement of no images."""
+        device = inputs.images.device
+        outputs = Outputs(
+            {n: torch.zeros(0, len(s.labels), device=device) for n, s in self.outputs.items()},
+            self.outputs,
+        )
+        none = torch.zeros(0, dtype=torch.long, device=device)
+        return Refinement(
+            outputs, outputs, torch.zeros(1, 0, device=device), none, none.bool(),
+            evidence.known(outputs), strategy,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(
+            f"{name}: {spec.kind} of {len(spec.labels)}" for name, spec in self.outputs.items()
+        )
+        return f"Adapter({type(self.model).__name__}, {outputs})"
+
+
+def wrap(
+    model: nn.Module,
+    labels: Sequence[str] | None = None,
+    kind: Kind = "multilabel",
+    *,
+    outputs: Mapping[str, Output] | None = None,
+    transform: Transform | None = None,
+) -> Adapter:
+    """Make an adapter for a model. The model is used as it is and never changed.
+
+    Args:
+        model: Any `nn.Module` that maps images to logits.
+        labels: A name for each entry of its output, in order.
+        kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax).
+        outputs: For a model that returns several tensors: `{name: Output(...)}`.
+        transform: How photos become its input, for the command line and pictures.
+
+    Raises:
+        ModelError: Neither or both of `labels` and `outputs`, or labels that don't fit.
+
+    Example:
+        >>> import timm, feedback_adapter as fa
+        >>> model = timm.create_model("resnet18", num_classes=3)
+        >>> fa.wrap(model, labels=["dog", "snow", "ball"])
+        Adapter(ResNet, output: multilabel of 3)
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model is a {type(model).__name__}: pass an nn.Module.")
+    if (labels is None) == (outputs is None):
+        raise ModelError(
+            "Say what the model returns in one way: labels=[...] for one output, "
+            "or outputs={name: Output(...)} for several."
+        )
+    if outputs is None:
+        if isinstance(labels, str):
+            raise ModelError("labels is one string: pass a list with a name per output entry.")
+        outputs = {SINGLE: Output(tuple(labels or ()), kind)}
+    elif not outputs:
+        raise ModelError("outputs is empty: name at least one output.")
+    count = getattr(model, "num_classes", None)
+    if labels is not None and isinstance(count, int) and count not in (0, len(labels)):
+        raise ModelError(
+            f"{len(labels)} labels for a model with {count} classes: give one label per class."
+        )
+    return Adapter(model, outputs, transform=transform)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside DataParallel and torch.compile: the same parameters, watchable."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = cast("nn.Module", model._orig_mod)
+        else:
+            return model

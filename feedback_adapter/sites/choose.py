@@ -1,0 +1,55 @@
+"""Choosing where a pivot sits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from feedback_adapter.errors import SiteError
+from feedback_adapter.outputs import Outputs
+from feedback_adapter.sites.discover import discover
+from feedback_adapter.sites.inputs import Inputs
+from feedback_adapter.sites.site import INPUT, Site
+from feedback_adapter.sites.tail import Tail
+
+__all__ = ["middle", "reaches_all"]
+
+
+def middle(model: nn.Module, inputs: Inputs, read: Callable[[Any], Outputs]) -> Site:
+    """The site nearest to the middle of the computation that all outputs depend on.
+
+    Among sites equally near, the outermost module (a stage rather than a layer in it).
+    Call inside `borrowed(model)`.
+    """
+    sites = [site for site in discover(model, inputs) if site.module != INPUT]
+    order = sorted(sites, key=lambda site: (abs(site.depth - 0.5), site.module.count(".")))
+    for site in order:
+        if reaches_all(model, inputs, site, read):
+            return site
+    raise SiteError(
+        "No site was found that all outputs depend on: the model calls no modules whose outputs "
+        "lead to its own. Use pivots='input'."
+    )
+
+
+def reaches_all(
+    model: nn.Module, inputs: Inputs, site: Site, read: Callable[[Any], Outputs]
+) -> bool:
+    """Whether every output depends on the activation at a site."""
+    try:
+        tail = Tail(model, inputs, [site])
+        with torch.enable_grad():
+            leaf = tail.activations[0].detach().clone().requires_grad_()
+            outputs = read(tail.run([lambda _: leaf], check=True))
+            for value in outputs.values():
+                if not value.requires_grad:
+                    return False
+                gradient = torch.autograd.grad(value.sum(), leaf, allow_unused=True, retain_graph=True)
+                if gradient[0] is None:
+                    return False
+    except SiteError:
+        return False
+    return True

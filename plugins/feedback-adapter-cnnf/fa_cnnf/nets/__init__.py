@@ -1,0 +1,6 @@
+"""The two networks of the published experiments, as plain modules."""
+
+from fa_cnnf.nets.fashion import Bias, FashionNet, InstanceRMSNorm
+from fa_cnnf.nets.wide_resnet import PreactBlock, WideResNet
+
+__all__ = ["Bias", "FashionNet", "InstanceRMSNorm", "PreactBlock", "WideResNet"]

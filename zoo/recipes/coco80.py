@@ -1,0 +1,29 @@
+"""coco80-lite0: which of COCO's 80 objects are in an image."""
+
+from __future__ import annotations
+
+from checkpoint import Recipe
+from multilabel import Settings
+
+RECIPE = Recipe(
+    name="coco80-lite0",
+    script="zoo/recipes/coco80.py",
+    summary="Which of COCO's 80 objects are in an image.",
+    source="coco-objects",
+    data=(
+        "COCO 2014: a part of it (the images with the lowest ids) in photos of 144 x 144. A\n"
+        "tenth of the official training images, chosen by a hash of their names, is dev; the\n"
+        "official validation images are test."
+    ),
+    citation=(
+        "T.-Y. Lin et al.: Microsoft COCO: Common Objects in Context, ECCV 2014. The photos\n"
+        "are under the terms that their authors chose on Flickr."
+    ),
+    license="COCO annotations: CC BY 4.0; photos: their authors' Flickr terms",
+    settings=Settings(),
+)
+
+if __name__ == "__main__":
+    from recipe import main
+
+    main(RECIPE)

@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def _seeds() -> None:
     """The same random numbers in every test, whichever ran before it."""
     torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002 (for code that draws from the global generator)
+    np.random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ class StrategySpec:
     """
 
     name: str
-    strategy: type[Strategy]
+    strategy: type[Strategy[Any]]
     options: type[Any]
     summary: str
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Literal
 
 import pluggy
@@ -183,7 +183,7 @@ def plugins() -> Plugins:
 
 
 @contextlib.contextmanager
-def scoped(*added: Any, entry_points: bool = False) -> Iterator[Plugins]:
+def scoped(*added: Any, entry_points: bool = False) -> Generator[Plugins]:
     """Other plugins for the time of a `with`: the built-in ones and those given. For tests."""
     global _current
     before, _current = _current, Plugins(entry_points=entry_points)

@@ -171,7 +171,7 @@ class Refinement:
 
     @property
     def improved(self) -> Tensor:
-        """(batch,) bool: whether the evidence loss fell."""
+        """Whether the evidence loss fell, (batch,) bool."""
         return torch.lt(self.losses[-1], self.losses[0])
 
 

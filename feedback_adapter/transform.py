@@ -37,7 +37,8 @@ class Transform:
     def __call__(self, photo: Image.Image) -> Tensor:
         """One photo as (channels, height, width), float32."""
         method = Image.Resampling[self.interpolation.upper()]
-        photo = photo.convert("RGB").resize(self.size[::-1], method)
+        height, width = self.size
+        photo = photo.convert("RGB").resize((width, height), method)
         pixels = torch.frombuffer(bytearray(photo.tobytes()), dtype=torch.uint8)
         chw = pixels.reshape(*self.size, 3).permute(2, 0, 1).float() / 255
         return (chw - self._column(self.mean)) / self._column(self.std)

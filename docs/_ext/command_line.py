@@ -1,24 +1,24 @@
-"""The directive `command-line`: the help texts of all commands, as the program prints them."""
+"""The directive `command-line`: the help text of every command, as the program prints it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import click
-import typer.main
+import typer
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from typer.testing import CliRunner
 
 from feedback_adapter.cli import app as program
 
 
-def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield every command that does something, with the words that call it."""
-    for name, child in sorted(getattr(command, "commands", {}).items()):
-        yield from commands(child, f"{path} {name}")
-    if not hasattr(command, "commands"):
-        yield path, command
+def commands(app: typer.Typer) -> Iterator[list[str]]:
+    """Yield the words that call each command."""
+    for command in app.registered_commands:
+        yield [command.name or command.callback.__name__.replace("_", "-")]
+    for group in app.registered_groups:
+        yield from ([group.name, *words] for words in commands(group.typer_instance))
 
 
 class CommandLine(SphinxDirective):
@@ -26,13 +26,19 @@ class CommandLine(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         sections: list[nodes.Node] = []
-        for path, command in commands(typer.main.get_command(program), "feedback-adapter"):
-            section = nodes.section(ids=[nodes.make_id(path)])
-            context = click.Context(command, info_name=path, terminal_width=88, max_content_width=88)
-            text = click.Command.get_help(command, context)
-            section += nodes.title(text=path)
-            section += nodes.literal_block(text, text, language="text")
-            sections.append(section)
+        for words in commands(program):
+            result = CliRunner().invoke(program, [*words, "--help"], env={"COLUMNS": "88"})
+            if result.exit_code:
+                raise self.severe(f"{words} --help failed: {result.output}")
+            text = "\n".join(line.rstrip() for line in result.output.strip().splitlines())
+            sections.append(
+                nodes.section(
+                    "",
+                    nodes.title(text=" ".join(words)),
+                    nodes.literal_block(text, text, language="text"),
+                    ids=[nodes.make_id("-".join(words))],
+                )
+            )
         return sections
 
 

@@ -69,7 +69,7 @@ class LabelledImages:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
         """These images only, in this order."""
-        rows = np.asarray(indices, dtype=np.int64)
+        rows: list[int] = np.asarray(indices, dtype=np.int64).tolist()
         return dataclasses.replace(
             self,
             names=tuple(self.names[i] for i in rows),

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from feedback_adapter.data.base import LabelledImages, folder_opener, read_json
+from feedback_adapter.data.base import LabelledImages, Opener, folder_opener, read_json
 from feedback_adapter.data.flickr8k import pack_opener
 from feedback_adapter.errors import DataError, did_you_mean
 
@@ -82,7 +83,7 @@ def _column(label: str, classes: list[str]) -> int:
     raise DataError(f"The data has no object {label!r}. {did_you_mean(label, classes)}")
 
 
-def _read_pack(directory: Path) -> tuple[list[str], list[str], list[str], list[list[int]], Any]:
+def _read_pack(directory: Path) -> tuple[list[str], list[str], list[str], list[list[int]], Opener]:
     entries = read_json(directory / "annotations.json", dict)
     classes = read_json(directory / "classes.json", list)
     try:
@@ -100,7 +101,7 @@ def _read_pack(directory: Path) -> tuple[list[str], list[str], list[str], list[l
 
 def _read_official(
     directory: Path,
-) -> tuple[list[str], list[str], list[str], list[list[int]], Any]:
+) -> tuple[list[str], list[str], list[str], list[list[int]], Opener]:
     files = sorted(
         [*directory.glob("instances_*.json"), *directory.glob("annotations/instances_*.json")]
     )
@@ -135,7 +136,11 @@ def _read_official(
             split.append(split_of(name, official))
             present.append(sorted(objects.get(image["id"], ())))
             folders[name] = folder
-    return names, split, classes, present, lambda name: folder_opener(folders[name])(name)
+
+    def open_image(name: str) -> Image.Image:
+        return folder_opener(folders[name])(name)
+
+    return names, split, classes, present, open_image
 
 
 def _image_folder(directory: Path, official: str, images: list[dict[str, Any]]) -> Path:

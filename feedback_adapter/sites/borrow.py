@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ _held: dict[tuple[int, str], tuple[int, Any, Any]] = {}  # (id, attribute): (hol
 
 
 @contextlib.contextmanager
-def borrowed(model: nn.Module) -> Iterator[None]:
+def borrowed(model: nn.Module) -> Generator[None]:
     """Hold the model in evaluation mode with frozen parameters, outside inference mode.
 
     Raises:
@@ -79,10 +79,10 @@ def _give_back(changes: list[tuple[Any, str, Any]]) -> None:
 
 
 @contextlib.contextmanager
-def _eager(model: nn.Module) -> Iterator[None]:
+def _eager(model: nn.Module) -> Generator[None]:
     """Run compiled modules eagerly: their graphs don't make the calls that we watch."""
     compiled = any(
-        isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
+        isinstance(module, OptimizedModule) or module._compiled_call_impl is not None  # pyright: ignore[reportPrivateUsage]
         for module in model.modules()
     )
     if not compiled:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from torch import nn
@@ -33,7 +33,7 @@ def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 @contextlib.contextmanager
-def intercept(handler: Handler) -> Iterator[None]:
+def intercept(handler: Handler) -> Generator[None]:
     """Let `handler(module, args, kwargs)` answer each module call of this thread."""
     global _installed, _original
     with _lock:

@@ -19,14 +19,19 @@ __all__ = ["middle", "reaches_all"]
 
 
 def middle(model: nn.Module, inputs: Inputs, read: Callable[[Any], Outputs]) -> Site:
-    """The site nearest to the middle of the computation that all outputs depend on.
+    """A site near the middle of the computation that all outputs depend on.
 
-    Among sites equally near, the outermost module (a stage rather than a layer in it).
+    Of those between 30% and 70% of it, the outermost module's is taken (a stage rather
+    than a layer in it, so that little goes around it), and of these the nearest to 50%.
     Call inside `borrowed(model)`.
     """
     sites = [site for site in discover(model, inputs) if site.module != INPUT]
-    order = sorted(sites, key=lambda site: (abs(site.depth - 0.5), site.module.count(".")))
-    for site in order:
+
+    def order(site: Site) -> tuple[bool, int, float]:
+        distance = abs(site.depth - 0.5)
+        return distance > 0.2, site.module.count(".") if distance <= 0.2 else 0, distance
+
+    for site in sorted(sites, key=order):
         if reaches_all(model, inputs, site, read):
             return site
     raise SiteError(
@@ -48,7 +53,7 @@ def reaches_all(
                 if not value.requires_grad:
                     return False
                 gradient = torch.autograd.grad(value.sum(), leaf, allow_unused=True, retain_graph=True)
-                if gradient[0] is None:
+                if gradient[0] is None or not bool(gradient[0].any()):
                     return False
     except SiteError:
         return False

@@ -217,12 +217,13 @@ class Recording(TorchDispatchMode):
             return
         if self.first is not None or returned:
             kept.keep(tensor)
-        elif self._stack[-1].module._modules:  # only a module with children can hold a pivot
+        elif self._stack[-1].module._modules:  # pyright: ignore[reportPrivateUsage]
+            # only a module with children can hold a pivot
             self._stack[-1].held.append((kept, tensor))
 
     def _modify(self, tensor: Tensor) -> None:
         frame = self._stack[-1]
-        if self.first is None and not frame.module._modules:
+        if self.first is None and not frame.module._modules:  # pyright: ignore[reportPrivateUsage]
             return  # inside a call that is replayed: its output is the modified tensor
         for kept in self._by_storage.get(_storage(tensor), ()):
             if kept.save() and self.first is None:
@@ -263,7 +264,7 @@ def _flat(value: Any) -> Iterable[Tensor]:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def _clean(path: str) -> str:

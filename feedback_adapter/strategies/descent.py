@@ -28,7 +28,7 @@ class DescentOptions:
 
     Args:
         steps: Updates at most (layerwise: at most per pivot), at least 0.
-        step_size: Learning rate of the solver in `unit`s, above 0.
+        step_size: Learning rate of the solver, in the `unit` below, above 0.
         solver: `Adam()`, `SGD()`, `LBFGS()` or your own `Solver`.
         unit: What a change is measured in: `"rms"`, the root mean square of the
             image's own activation at the pivot, or `"absolute"`, the activation's unit.

@@ -62,10 +62,10 @@ class Layerwise(Strategy[LayerwiseOptions]):
         """Refine one batch. See `Strategy.refine`."""
         given: dict[str, Tensor] = {}
         log: Log | None = None
-        sites = problem.pivots
+        sites = list(problem.pivots)
         if len(sites) > 1:
             order = problem.tail().pivots
-            sites = tuple(sorted(sites, key=lambda site: order.index(site.key)))
+            sites.sort(key=lambda site: order.index(site.key))
         for site in sites:
             descent = Descent(
                 problem, self.options, (site,), decay=self.options.decay, given=given, log=log

@@ -154,7 +154,7 @@ def test_bad_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Did you mean 'coco-objects'"):
         read(tmp_path, None, "coco-object")
     coco_pack(tmp_path)
-    with pytest.raises(DataError, match="no object 'dogg'.*'dog'"):
+    with pytest.raises(DataError, match=r"no object 'dogg'.*'dog'"):
         read(tmp_path, ["dogg"], "coco-objects")
     data = read(tmp_path, None, "coco-objects")
     write_zip(tmp_path, ["t1.jpg"])

@@ -24,7 +24,7 @@ RECIPE = Recipe(
         "JAIR 2013. The photos belong to their authors on Flickr."
     ),
     license="Flickr8k: non-commercial research and education only",
-    settings=Settings(),
+    settings=Settings(size=224),
 )
 
 if __name__ == "__main__":

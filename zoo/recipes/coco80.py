@@ -20,7 +20,7 @@ RECIPE = Recipe(
         "are under the terms that their authors chose on Flickr."
     ),
     license="COCO annotations: CC BY 4.0; photos: their authors' Flickr terms",
-    settings=Settings(),
+    settings=Settings(size=224),
 )
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 try:
     from lightning_fabric import Fabric
 except ImportError:  # the whole of Lightning carries Fabric under another name
-    from lightning.fabric import Fabric
+    from lightning.fabric import Fabric  # pyright: ignore[reportMissingImports]
 
 LOSSES = ("bce", "weighted")
 
@@ -164,7 +164,7 @@ def fit(
     begun = time.perf_counter() - progress.seconds
     epoch = 0
     for phase, epochs in phases:
-        optimizer = fabric.setup_optimizers(_optimizer(model, settings, phase))
+        optimizer: Any = fabric.setup_optimizers(_optimizer(model, settings, phase))
         steps = epochs * _steps(len(train), settings.batch)
         for within in range(epochs):
             epoch += 1
@@ -190,7 +190,9 @@ def fit(
                 loss = losses.detach()
                 decay = min(settings.average, (1 + step) / (10 + step))
                 with torch.no_grad():  # the head alone is not averaged
-                    torch._foreach_lerp_(*pairs, weight=1 - decay if phase == "whole" else 1.0)
+                    torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+                        *pairs, weight=1 - decay if phase == "whole" else 1.0
+                    )
             with fabric.autocast():
                 score = mean_average_precision(dev.targets.cpu().numpy(), predict(average, dev))
             entry = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def save_state(
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     save_file(tensors, new, metadata={"progress": json.dumps(record)})
-    os.replace(new, path)
+    new.replace(path)
 
 
 def load_state(

@@ -129,7 +129,7 @@ class Linear(Layer):
     def feedback(self, g: Tensor, state: State) -> Tensor:
         """(batch, out) to (batch, in)."""
         del state
-        return F.linear(g, self.weight.t())
+        return g @ self.weight
 
 
 class Bias(Layer):

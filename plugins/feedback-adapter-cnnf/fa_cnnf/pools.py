@@ -16,14 +16,15 @@ class AdaPool(Layer):
     """Max pooling that follows the sign of feedback (section 2.2).
 
     Cycle 0 takes the maximum. Later, with g the value that feedback brought here: the
-    maximum where g > 0, the minimum where g < 0, 0 where g = 0. Feedback puts the positive
-    part of g where the last forward pass had its maximum, the negative part where it had
-    its minimum.
+    maximum where g > 0, the minimum where g < 0, 0 where g = 0. Feedback goes back to the
+    place that the last forward pass took its value from: after cycle 0 always the argmax,
+    later the argmin where the feedback before it was negative. So the first feedback pass
+    is the pool's vector-Jacobian product. (Sending the negative part of any feedback to
+    the argmin gives other numbers than the published code.)
 
     Args:
         kernel, stride, padding, dilation: Of the rows and columns, as in `MaxPool2d`.
         ceil_mode: As in `MaxPool2d`.
-        signed: `False` for plain max pooling, whose feedback is its vector-Jacobian product.
     """
 
     def __init__(
@@ -33,33 +34,29 @@ class AdaPool(Layer):
         padding: tuple[int, int] = (0, 0),
         dilation: tuple[int, int] = (1, 1),
         ceil_mode: bool = False,
-        signed: bool = True,
     ) -> None:
         super().__init__()
         self.kernel, self.stride, self.padding = kernel, stride, padding
-        self.dilation, self.ceil_mode, self.signed = dilation, ceil_mode, signed
+        self.dilation, self.ceil_mode = dilation, ceil_mode
 
     def forward(self, x: Tensor, state: State) -> Tensor:
         """(batch, channels, h, w) to (batch, channels, h', w')."""
-        top, high = self._pool(x)
-        state.keep(self.key, size=(x.shape[2], x.shape[3]), high=high)
-        if not self.signed:
-            return top
-        bottom, low = self._pool(-x)
-        state.keep(self.key, low=low)
-        if not state.cycle:
-            return top
-        g = state.get(self.key, "g")
-        return torch.where(g > 0, top, torch.where(g < 0, -bottom, torch.zeros_like(top)))
+        value, place = self._pool(x)
+        if state.cycle:
+            g = state.get(self.key, "g")
+            bottom, low = self._pool(-x)
+            value = torch.where(
+                g > 0, value, torch.where(g < 0, -bottom, torch.zeros_like(value))
+            )
+            place = torch.where(g < 0, low, place)
+        state.keep(self.key, size=(x.shape[2], x.shape[3]), place=place)
+        return value
 
     def feedback(self, g: Tensor, state: State) -> Tensor:
         """(batch, channels, h', w') to (batch, channels, h, w)."""
-        size, high = state.get(self.key, "size"), state.get(self.key, "high")
-        if not self.signed:
-            return self._unpool(g, high, size)
+        size, place = state.get(self.key, "size"), state.get(self.key, "place")
         state.keep(self.key, g=g)
-        low = state.get(self.key, "low")
-        return self._unpool(g.clamp(min=0), high, size) + self._unpool(g.clamp(max=0), low, size)
+        return self._unpool(g, place, size)
 
     def _pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return F.max_pool2d(

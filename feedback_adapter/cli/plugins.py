@@ -1,0 +1,34 @@
+"""`feedback-adapter plugins`: what is installed, and what failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from feedback_adapter.cli.common import console, print_json
+from feedback_adapter.plugins import plugins
+
+__all__ = ["list_plugins"]
+
+
+def list_plugins(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List plugins and what they add."""
+    infos = plugins().infos()
+    if json:
+        print_json({"plugins": [dataclasses.asdict(info) for info in infos]})
+        return
+    table = Table()
+    for heading in ("plugin", "distribution", "version", "status", "adds"):
+        table.add_column(heading)
+    for info in infos:
+        adds = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info.provides.items())
+        style = "red" if info.status == "FAILED" else ""
+        table.add_row(
+            info.name, info.distribution, info.version, info.status, info.reason or adds, style=style
+        )
+    console.print(table)

@@ -1,0 +1,72 @@
+"""`feedback-adapter sites`: where pivots can sit in a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import typer
+from rich.table import Table
+
+from feedback_adapter.adapter import Adapter
+from feedback_adapter.checkpoint import Architecture, load
+from feedback_adapter.cli.common import console, print_json
+from feedback_adapter.errors import CheckpointError, ModelError, did_you_mean
+from feedback_adapter.outputs import Output
+
+__all__ = ["sites"]
+
+
+def sites(
+    model: Annotated[str, typer.Argument(help="A checkpoint, or a model's name in timm.")],
+    size: Annotated[int | None, typer.Option(help="Height and width of the image.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List every place in a model where a pivot can sit."""
+    adapter, own = _adapter(model)
+    height, width = (size, size) if size else own
+    found = adapter.sites(torch.zeros(1, 3, height, width))
+    if json:
+        print_json(
+            {
+                "model": model,
+                "sites": [
+                    {
+                        "name": site.name,
+                        "shape": list(site.shape),
+                        "layout": site.layout,
+                        "depth": round(site.depth, 4),
+                        "tail_cost": round(site.tail_cost, 4),
+                    }
+                    for site in found
+                ],
+            }
+        )
+        return
+    table = Table(title=f"{model}: {len(found)} sites", title_justify="left")
+    for heading in ("site", "shape", "layout"):
+        table.add_column(heading, no_wrap=heading == "site")
+    table.add_column("depth", justify="right")
+    table.add_column("tail", justify="right")
+    for site in found:
+        shape = "x".join(map(str, site.shape[1:]))
+        table.add_row(site.name, shape, site.layout, f"{site.depth:.0%}", f"{site.tail_cost:.0%}")
+    console.print(table)
+
+
+def _adapter(name: str) -> tuple[Adapter, tuple[int, int]]:
+    import timm
+
+    try:
+        adapter = load(name)
+    except CheckpointError:
+        if not timm.is_model(name):
+            raise ModelError(
+                f"{name!r} is neither a checkpoint nor a model of timm. "
+                f"{did_you_mean(name, timm.list_models())}"
+            ) from None
+        network = Architecture("timm", name).build()
+        _, height, width = network.pretrained_cfg.get("input_size", (3, 224, 224))  # pyright: ignore
+        count = network.num_classes  # pyright: ignore
+        return Adapter(network, {"output": Output([str(i) for i in range(count)])}), (height, width)  # pyright: ignore
+    return adapter, adapter.transform.size if adapter.transform else (224, 224)

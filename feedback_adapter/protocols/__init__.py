@@ -1,0 +1,1 @@
+"""Ways of measuring what evidence is worth: one file each."""

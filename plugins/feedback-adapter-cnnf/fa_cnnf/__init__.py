@@ -1,0 +1,22 @@
+"""Recurrent generative feedback (CNN-F) for any convolutional net.
+
+Source: 'Neural Networks with Recurrent Generative Feedback', NeurIPS 2020.
+"""
+
+from fa_cnnf.convert import convert, sites
+from fa_cnnf.errors import FeedbackError, UnsupportedModuleError
+from fa_cnnf.loop import CNNF, Unroll, read_out
+from fa_cnnf.rules import SUPPORTED
+from fa_cnnf.state import State
+
+__all__ = [
+    "CNNF",
+    "SUPPORTED",
+    "FeedbackError",
+    "State",
+    "UnsupportedModuleError",
+    "Unroll",
+    "convert",
+    "read_out",
+    "sites",
+]

@@ -1,0 +1,42 @@
+"""Fixtures for tests that install a plugin and run the program as a user would."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., str]
+SCRIPT = Path(sys.executable).with_name("feedback-adapter")
+
+
+@pytest.fixture(scope="session")
+def install() -> Callable[[Path, Path], Run]:
+    """Install a project into a folder of its own, offline, and get a way to run things there."""
+
+    def installer(project: Path, target: Path) -> Run:
+        _run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+             "--no-deps", "--no-index", "--no-build-isolation", "--target", target, project]
+        )  # fmt: skip
+        path = os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")]))
+        env = {**os.environ, "PYTHONPATH": path, "FEEDBACK_ADAPTER_STRICT_PLUGINS": "1"}
+        env |= {"COLUMNS": "120", "OMP_NUM_THREADS": "1"}
+
+        def run(*words: str | Path, cwd: Path) -> str:
+            programs = {"python": [sys.executable], "feedback-adapter": [SCRIPT]}
+            return _run([*programs[str(words[0])], *words[1:]], cwd=cwd, env=env)
+
+        return run
+
+    return installer
+
+
+def _run(words: list, **options) -> str:
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, timeout=300, **options
+    )
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

@@ -1,0 +1,260 @@
+"""What the CNN-F recipes share beside training: data, scores, the checkpoint, the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import fa_cnnf
+import numpy as np
+import torch
+import typer
+from cnnf_training import MODES, Images, Settings, Stepper, build, fabric_for, fit, to_input
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+from torch import Tensor
+
+ITERATIONS = (0, 1, 2, 5, 10)
+DEV = 5000
+"""The last so many of the training images, after a shuffle with seed 0, are for choices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A checkpoint to train.
+
+    Args:
+        name: Of the checkpoint.
+        script: The recipe's file, relative to the repository.
+        summary: One line.
+        data: `"fashion"` or `"cifar10"`.
+        settings: How it is trained.
+    """
+
+    name: str
+    script: str
+    summary: str
+    data: str
+    settings: Settings
+
+
+CLASSES = {
+    "fashion": "t-shirt trouser pullover dress coat sandal shirt sneaker bag ankle-boot".split(),
+    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(),
+}
+
+
+def read_fashion(folder: Path) -> tuple[Images, Images]:
+    """Training and test images of Fashion-MNIST from its four IDX files, packed or not."""
+
+    def read(name: str) -> Tensor:
+        packed = folder / f"{name}.gz"
+        raw = gzip.decompress(packed.read_bytes()) if packed.is_file() else (folder / name).read_bytes()
+        shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
+        start = 4 + 4 * raw[3]
+        return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
+
+    splits = [
+        Images(read(f"{s}-images-idx3-ubyte")[:, None], read(f"{s}-labels-idx1-ubyte").long())
+        for s in ("train", "t10k")
+    ]
+    return splits[0], splits[1]
+
+
+def read_cifar10(folder: Path) -> tuple[Images, Images]:
+    """Training and test images of CIFAR-10: official batches, or `cifar10_jpeg.npz`.
+
+    The latter holds JPEGs of quality 75 (PSNR about 30 dB): say so beside any number.
+    """
+    packed = folder / "cifar10_jpeg.npz"
+    if not packed.is_file():
+        from torchvision.datasets import CIFAR10
+
+        sets = [CIFAR10(folder, train) for train in (True, False)]
+        parts = [
+            Images(torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets))
+            for d in sets
+        ]
+        return parts[0], parts[1]
+    from PIL import Image
+
+    archive = np.load(packed)
+    splits = []
+    for split in ("train", "test"):
+        raw, at = archive[f"{split}_jpeg"].tobytes(), archive[f"{split}_offset"]
+        photos = [
+            np.asarray(Image.open(io.BytesIO(raw[a:b])).convert("RGB"))
+            for a, b in zip(at[:-1], at[1:], strict=True)
+        ]
+        pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous()
+        splits.append(Images(pixels, torch.from_numpy(archive[f"{split}_label"]).long()))
+    return splits[0], splits[1]
+
+
+def read(data: str, folder: Path) -> tuple[Images, Images, Images]:
+    """Training, dev and test images."""
+    train, test = (read_fashion if data == "fashion" else read_cifar10)(folder)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    keep = len(train) - min(DEV, len(train) // 10)
+    train = Images(train.images[order], train.labels[order])
+    return train.take(slice(keep)), train.take(slice(keep, None)), test
+
+
+def accuracies(model: fa_cnnf.CNNF, data: Images, batch: int = 500) -> dict[str, float]:
+    """Accuracy in percent at each of `ITERATIONS` ("0", "1", ...), and of their mean ("avg").
+
+    "avg" reads out the mean of the logits of iterations 0 to T of training, as published.
+    """
+    largest = max(ITERATIONS)
+    hits = torch.zeros(largest + 2, dtype=torch.long, device=data.labels.device)
+    with torch.inference_mode():
+        for images, labels in zip(data.images.split(batch), data.labels.split(batch), strict=True):
+            logits = model.unroll(to_input(images), largest).logits
+            average = logits[: model.steps + 1].mean(0, keepdim=True)
+            hits += (torch.cat([logits, average]).argmax(-1) == labels).sum(1)
+    percent = (100 * hits.double() / len(data)).tolist()
+    return {str(t): round(percent[t], 2) for t in ITERATIONS} | {"avg": round(percent[-1], 2)}
+
+
+def round_to_half(model: fa_cnnf.CNNF) -> None:
+    """Round the weights to float16's values, in place: what is scored is what is kept."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half())
+
+
+def write(
+    folder: Path, recipe: Recipe, model: fa_cnnf.CNNF, training: dict[str, Any], scores: dict[str, Any]
+) -> dict[str, Any]:
+    """Write config.json and model.safetensors (float16); returns what config.json holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "model.safetensors"
+    weights = {k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, file)
+    settings = dataclasses.asdict(recipe.settings)
+    config = {
+        "format": 1,
+        "name": recipe.name,
+        "summary": recipe.summary,
+        "architecture": {
+            "library": "fa_cnnf",
+            "model": recipe.settings.net,
+            "kwargs": {k: settings[k] for k in ("site", "inner", "steps", "step_size", "head_norm")},
+        },
+        "outputs": {"output": {"kind": "multiclass", "labels": CLASSES[recipe.data]}},
+        "weights": {
+            "file": file.name,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "dtype": "float16",
+        },
+        "training": {
+            "recipe": recipe.script,
+            **settings,
+            **training,
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        },
+        "metrics": scores,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return config
+
+
+def run(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    seed: int = 1,
+    accelerator: str = "auto",
+    mode: str = "auto",
+    seconds: float = 0.0,
+    limit: int = 0,
+) -> dict[str, Any]:
+    """Train a checkpoint and write it; a run that was cut off goes on.
+
+    Args:
+        recipe: What to train.
+        data: The folder of the images.
+        out: The checkpoint's folder; the state of the run is in its `state/`.
+        seed: Of everything random.
+        accelerator: "auto", "cpu" or "cuda".
+        mode: One of `MODES`, or "auto": a CUDA graph on a GPU, else eager.
+        seconds: Time limit; the schedule is shortened to end within it. 0 for none.
+        limit: Use at most so many images a split, to try a recipe out; 0 for all.
+    """
+    console = Console()
+    fabric = fabric_for(accelerator)
+    if mode == "auto":
+        mode = "graph" if fabric.device.type == "cuda" else "eager"
+    parts = [part.to(fabric.device) for part in read(recipe.data, data)]
+    train, dev, test = [part.take(slice(limit)) if limit else part for part in parts]
+    model = build(recipe.settings).to(fabric.device)
+    stepper = Stepper(model, train, recipe.settings, mode)
+    stepper.prepare()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("training", total=recipe.settings.epochs)
+
+        def report(entry: dict[str, Any]) -> None:
+            bar.update(task, completed=entry["epoch"], description=f"loss {entry['loss']:.4f}")
+
+        progress = fit(
+            stepper,
+            seed=seed,
+            epochs=recipe.settings.epochs,
+            seconds=seconds,
+            state_file=out / "state" / "run.safetensors",
+            report=report,
+        )
+    round_to_half(model)
+    scores = {"dev": accuracies(model, dev), "test": accuracies(model, test)}
+    training = {"seed": seed, "epochs": progress.epochs, "seconds": round(progress.seconds, 1)}
+    config = write(out, recipe, model, training, scores)
+    console.print(f"{recipe.name} is in {out}: accuracy by iteration {scores['test']}")
+    return config
+
+
+def command(recipes: dict[str, Recipe]) -> None:
+    """Train one of some checkpoints from the command line."""
+    first = next(iter(recipes.values()))
+
+    def main(
+        data: Annotated[Path, typer.Option(help="Folder of the images.")],
+        out: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
+        name: Annotated[str, typer.Option(help="Which checkpoint; `?` lists them.")] = first.name,
+        epochs: Annotated[int, typer.Option(min=0, help="Passes; 0: the recipe's.")] = 0,
+        seconds: Annotated[float, typer.Option(min=0, help="Time limit; 0: none.")] = 0.0,
+        net: Annotated[str, typer.Option(help="Another net, as fashion or wrn-16-2.")] = "",
+        seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+        accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+        mode: Annotated[str, typer.Option(help=f"auto, {', '.join(MODES)}.")] = "auto",
+        limit: Annotated[int, typer.Option(min=0, help="Use so many images a split.")] = 0,
+    ) -> None:
+        if name not in recipes:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(recipes)}.")
+        if mode not in (*MODES, "auto"):
+            raise typer.BadParameter(f"{mode!r} is none of auto, {', '.join(MODES)}.")
+        recipe = recipes[name]
+        settings = recipe.settings
+        changes = {k: v for k, v in (("epochs", epochs), ("net", net)) if v}
+        recipe = dataclasses.replace(recipe, settings=dataclasses.replace(settings, **changes))
+        run(
+            recipe,
+            data,
+            out,
+            seed=seed,
+            accelerator=accelerator,
+            mode=mode,
+            seconds=seconds,
+            limit=limit,
+        )
+
+    main.__doc__ = f"Train {' or '.join(recipes)}."
+    typer.run(main)

@@ -1,0 +1,399 @@
+"""Train CNN-F and its twin without feedback, plain or adversarially, on CPU or GPU.
+
+As published ('Neural Networks with Recurrent Generative Feedback', NeurIPS 2020), but for
+these flaws of the published code: the final weights are kept, not the best epoch on test
+images; the weights of linear layers decay once, not twice; on the wide ResNet the feedback
+below the global average pool keeps more than its sign (`head_norm="sample"`).
+
+A run is a function of its settings and seed; one that was cut off goes on from its state
+file as if it had not been. A whole step (attack, loss, gradient, update) touches nothing but
+tensors on the device, so that on a GPU it can be captured as one CUDA graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fa_cnnf
+import torch
+import torch.nn.functional as F
+from fa_cnnf.nets import FashionNet, WideResNet
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+try:
+    from lightning_fabric import Fabric
+except ImportError:  # the whole of Lightning carries Fabric under another name
+    from lightning.fabric import Fabric
+
+MODES = ("eager", "graph", "compile", "compile+graph")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a net is trained.
+
+    Args:
+        net: "fashion", or "wrn-DEPTH-WIDTH".
+        site: What feedback reconstructs.
+        inner: Further sites whose reconstructions count in the loss.
+        steps: T in training; 0 makes the twin.
+        step_size: eta.
+        head_norm: See `fa_cnnf.convert`.
+        adversarial: Train on PGD images beside clean ones.
+        eps: Largest change of a pixel, in [0, 1] units.
+        attack_step: Of PGD, in [0, 1] units.
+        attack_steps: Of PGD on the first pass, with a random start.
+        clean_weight: Of the clean images' cross-entropy in adversarial training.
+        mse_weight: Of the reconstructions.
+        augment: Random crops (4 pixels of padding) and flips.
+        epochs: Passes over the training images.
+        batch: Images in a step.
+        lr: Of SGD, falling as (1 - done)^power, step by step.
+        power: Of the schedule.
+        momentum, weight_decay: Of SGD; decay is on all parameters, once.
+        clip: Largest norm of the gradient.
+    """
+
+    net: str = "fashion"
+    site: str = "relu2"
+    inner: tuple[str, ...] = ("pool3", "pool4")
+    steps: int = 1
+    step_size: float = 0.1
+    head_norm: str = "channel"
+    adversarial: bool = False
+    eps: float = 0.1
+    attack_step: float = 0.0355
+    attack_steps: int = 7
+    clean_weight: float = 0.1
+    mse_weight: float = 0.1
+    augment: bool = False
+    epochs: int = 20
+    batch: int = 256
+    lr: float = 0.05
+    power: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """One split: images (N, C, H, W) uint8 and labels (N) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: slice) -> Images:
+        """Some of the images."""
+        return Images(self.images[rows], self.labels[rows])
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same on another device."""
+        return Images(self.images.to(device), self.labels.to(device))
+
+
+def to_input(pixels: Tensor) -> Tensor:
+    """uint8 pixels as the nets take them, in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def build(settings: Settings) -> fa_cnnf.CNNF:
+    """The net with fresh weights; torch's random state decides them."""
+    if settings.net == "fashion":
+        net: nn.Module = FashionNet()
+    else:
+        _, depth, width = settings.net.split("-")
+        net = WideResNet(int(depth), int(width))
+    return fa_cnnf.convert(
+        net,
+        settings.site,
+        settings.steps,
+        settings.step_size,
+        head_norm=settings.head_norm,
+        inner=settings.inner,
+    )
+
+
+def loss_of(model: fa_cnnf.CNNF, clean: Tensor, adv: Tensor | None, y: Tensor, s: Settings) -> Tensor:
+    """The published loss of one batch.
+
+    1/(2(T+1)) sum_t [clean_weight CE(clean) + CE(adv)] + mse_weight/(4T) sum_t [MSE of the
+    adversarial images' reconstructions against the clean features, summed over sites]. Without
+    adversarial images: 1/(T+1) sum_t CE(clean), and the clean reconstructions.
+    """
+    n = len(clean)
+    unroll = model.unroll(clean if adv is None else torch.cat([clean, adv]), s.steps)
+    passes = s.steps + 1
+    targets = y.repeat(passes)
+    loss = F.cross_entropy(unroll.logits[:, :n].flatten(0, 1), targets)
+    if adv is not None:
+        of_adv = F.cross_entropy(unroll.logits[:, n:].flatten(0, 1), targets)
+        loss = (s.clean_weight * loss + of_adv) / 2
+    part = slice(None) if adv is None else slice(n, None)
+    pairs = [(unroll.features[0], unroll.reconstructions)]
+    pairs += [(unroll.inner_features[k], v) for k, v in unroll.inner_reconstructions.items()]
+    for feature, reconstructions in pairs:
+        for value in reconstructions:
+            error = F.mse_loss(value[part], feature[:n])
+            loss = loss + s.mse_weight / (4 * s.steps) * error
+    return loss
+
+
+class Stepper:
+    """One training step on tensors that stay in place.
+
+    Args:
+        model: The net, on its device.
+        data: Training images, on the same device.
+        settings: How to train.
+        mode: How steps run: "eager", "compile" (torch.compile), "graph" (a CUDA graph of the
+            whole step), or "compile+graph".
+    """
+
+    def __init__(self, model: fa_cnnf.CNNF, data: Images, settings: Settings, mode: str) -> None:
+        self.model, self.settings, self.mode = model, settings, mode
+        device, s = data.labels.device, settings
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.velocity = [torch.zeros_like(p) for p in self.parameters]
+        self.frozen = copy.deepcopy(model).requires_grad_(False)  # the same weights, no gradients
+        for p, q in zip(model.parameters(), self.frozen.parameters(), strict=True):
+            q.data = p.data
+        self.labels, self.height, self.width = data.labels, *data.images.shape[2:]
+        self.images = F.pad(data.images, (4, 4, 4, 4)) if s.augment else data.images
+        self.rows = torch.zeros(s.batch, dtype=torch.long, device=device)
+        self.shift = torch.zeros(3, s.batch, dtype=torch.long, device=device)  # down, right, flip
+        self.start = torch.zeros(s.batch, *data.images.shape[1:], device=device)
+        self.lr = torch.zeros((), device=device)
+        self.total = torch.zeros((), device=device)
+        self._loss: Callable[..., Tensor] = loss_of
+        self._first: Callable[..., Tensor] = _first_pass_loss
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def prepare(self) -> None:
+        """Compile and capture, whatever the mode asks for; weights stay as they are."""
+        self.lr.zero_()
+        if "compile" in self.mode:
+            eager = float(self._batch_loss())
+            self._loss = torch.compile(loss_of, fullgraph=True, dynamic=False)
+            self._first = torch.compile(_first_pass_loss, fullgraph=True, dynamic=False)
+            compiled = float(self._batch_loss())
+            if not abs(eager - compiled) <= 0.02 * abs(eager) + 1e-3:
+                raise RuntimeError(f"compiled loss {compiled} against {eager}")
+        if "graph" in self.mode:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(4):
+                    self._step()
+            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._step()
+            self._graph = graph
+        for _ in range(2):
+            self()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget momentum and the running loss."""
+        torch._foreach_zero_(self.velocity)
+        self.total.zero_()
+
+    def __call__(self) -> None:
+        """Run one step on the batch that `rows`, `shift`, `start` and `lr` describe."""
+        if self._graph is None:
+            self._step()
+        else:
+            self._graph.replay()
+
+    def seconds(self, count: int = 20) -> float:
+        """Time of one step, without moving the weights."""
+        self.lr.zero_()
+        self()
+        self._wait()
+        begun = time.perf_counter()
+        for _ in range(count):
+            self()
+        self._wait()
+        self.reset()
+        return (time.perf_counter() - begun) / count
+
+    def _wait(self) -> None:
+        if self.lr.is_cuda:
+            torch.cuda.synchronize()
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        if not self.settings.augment:
+            return to_input(self.images[self.rows]), self.labels[self.rows]
+        down, right, flip = self.shift
+        y = torch.arange(self.height, device=down.device)
+        x = torch.arange(self.width, device=down.device)
+        column = torch.where(flip[:, None] > 0, self.width - 1 - x, x) + right[:, None]
+        channel = torch.arange(self.images.shape[1], device=down.device)
+        pixels = self.images[
+            self.rows[:, None, None, None],
+            channel[None, :, None, None],
+            (y + down[:, None])[:, None, :, None],
+            column[:, None, None, :],
+        ]
+        return to_input(pixels), self.labels[self.rows]
+
+    def _batch_loss(self) -> Tensor:
+        x, y = self._batch()
+        adv = self._attack(x, y) if self.settings.adversarial else None
+        return self._loss(self.model, x, adv, y, self.settings)
+
+    def _attack(self, x: Tensor, y: Tensor) -> Tensor:
+        """PGD on the first pass; eps and steps are doubled, inputs being in [-1, 1]."""
+        s = self.settings
+        low, high = (x - 2 * s.eps).clamp(min=-1), (x + 2 * s.eps).clamp(max=1)
+        adv = torch.minimum(torch.maximum(x + 2 * s.eps * self.start, low), high)
+        for _ in range(s.attack_steps):
+            adv = adv.detach().requires_grad_()
+            (g,) = torch.autograd.grad(self._first(self.frozen, adv, y), adv)
+            moved = adv.detach() + 2 * s.attack_step * g.sign()
+            adv = torch.minimum(torch.maximum(moved, low), high)
+        return adv.detach()
+
+    def _step(self) -> None:
+        s = self.settings
+        loss = self._batch_loss()
+        gradients = torch.autograd.grad(loss, self.parameters)
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            scale = (s.clip / (norm + 1e-6)).clamp(max=1.0)
+            decayed = torch._foreach_mul(gradients, scale)
+            torch._foreach_add_(decayed, self.parameters, alpha=s.weight_decay)
+            torch._foreach_mul_(self.velocity, s.momentum)
+            torch._foreach_add_(self.velocity, decayed)
+            torch._foreach_sub_(self.parameters, torch._foreach_mul(self.velocity, self.lr))
+            self.total += loss.detach()
+
+
+def _first_pass_loss(model: fa_cnnf.CNNF, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x, 0), y, reduction="sum")
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run is."""
+
+    epoch: int = 0
+    epochs: int = 0
+    step: int = 0
+    done: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+def fabric_for(accelerator: str) -> Any:
+    """Fabric on one device: "auto", "cpu" or "cuda"."""
+    cuda = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+    fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision="32-true")
+    fabric.launch()
+    if cuda:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return fabric
+
+
+def fit(
+    stepper: Stepper,
+    *,
+    seed: int,
+    epochs: int,
+    seconds: float = 0.0,
+    state_file: Path | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Progress:
+    """Train from fresh weights, or go on training.
+
+    Args:
+        stepper: Prepared; its model's weights are replaced.
+        seed: Of the weights, the order and the attacks' starts.
+        epochs: Passes to plan the schedule for, at least 1.
+        seconds: If above 0: where the planned passes turn out not to fit, there are as many
+            as do, and the schedule ends with the last of them.
+        state_file: Where the state is kept after each pass, if anywhere; where the file is
+            there already, training goes on from it.
+        report: Called after each pass with its entry of the history.
+    """
+    s, device = stepper.settings, stepper.lr.device
+    torch.manual_seed(seed)
+    fresh = build(s)
+    with torch.no_grad():
+        for p, q in zip(stepper.model.parameters(), fresh.parameters(), strict=True):
+            p.copy_(q)
+    stepper.reset()
+    progress = _load(state_file, stepper) or Progress(epochs=epochs)
+    count = len(stepper.labels) // s.batch
+    begun = time.perf_counter() - progress.seconds
+    while progress.epoch < progress.epochs:
+        generator = torch.Generator(device).manual_seed(seed * 100_003 + progress.epoch)
+        order = torch.randperm(len(stepper.labels), generator=generator, device=device)
+        left = count * (progress.epochs - progress.epoch)
+        for index in range(count):
+            stepper.rows.copy_(order[index * s.batch : (index + 1) * s.batch])
+            if s.adversarial:
+                stepper.start.uniform_(-1, 1, generator=generator)
+            if s.augment:
+                stepper.shift[:2].random_(0, 9, generator=generator)
+                stepper.shift[2].random_(0, 2, generator=generator)
+            # Where passes were struck off, the rest of the schedule runs faster.
+            done = progress.done + (1 - progress.done) * index / left
+            stepper.lr.fill_(s.lr * (1 - done) ** s.power)
+            stepper()
+        progress.done += (1 - progress.done) * count / left
+        loss = float(stepper.total) / count
+        stepper.total.zero_()
+        if not loss < float("inf"):
+            raise RuntimeError(f"the loss became {loss} in pass {progress.epoch + 1}")
+        progress.epoch += 1
+        progress.step += count
+        progress.seconds = time.perf_counter() - begun
+        entry = {"epoch": progress.epoch, "loss": round(loss, 5)}
+        entry["seconds"] = round(progress.seconds, 2)
+        progress.history.append(entry)
+        if seconds:
+            fit_in = int((seconds - progress.seconds) / (progress.seconds / progress.epoch))
+            progress.epochs = min(progress.epochs, progress.epoch + max(0, fit_in))
+        _save(state_file, stepper, progress)
+        report(entry)
+    return progress
+
+
+def _save(path: Path | None, stepper: Stepper, progress: Progress) -> None:
+    if path is None:
+        return
+    tensors = {f"model.{k}": v for k, v in stepper.model.state_dict().items()}
+    tensors |= {f"velocity.{i}": v for i, v in enumerate(stepper.velocity)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    metadata = {"progress": json.dumps(vars(progress))}
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, new, metadata)
+    os.replace(new, path)
+
+
+def _load(path: Path | None, stepper: Stepper) -> Progress | None:
+    if path is None or not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, value in stepper.model.state_dict().items():
+            value.copy_(file.get_tensor(f"model.{name}"))
+        for index, value in enumerate(stepper.velocity):
+            value.copy_(file.get_tensor(f"velocity.{index}"))
+        return Progress(**json.loads(file.metadata()["progress"]))

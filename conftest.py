@@ -1,15 +1,14 @@
 """Fixtures and settings for every test: the library's, the zoo's and the plugins'."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parent
-DATA = Path(os.environ.get("FEEDBACK_ADAPTER_DATA", ROOT / ".." / "shared" / "data")).resolve()
-GOLDEN = DATA.parent / "golden"
+DATA = Path(os.environ.get("FEEDBACK_ADAPTER_DATA", Path(__file__).parents[1] / "shared" / "data"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the other cores have their own test process
@@ -23,28 +22,13 @@ def _seeds() -> None:
 
 
 @pytest.fixture(scope="session")
-def data_dir() -> Path:
-    """The folder of data sets; a test that needs one says which by `data_dir / NAME`."""
-    return _present(DATA, "data sets", "FEEDBACK_ADAPTER_DATA=FOLDER says where they are")
+def data_dir() -> Callable[[str], Path]:
+    """`data_dir("flickr8k")`: that data set's folder; the test is skipped where it is absent."""
 
+    def folder(name: str) -> Path:
+        found = DATA / name
+        if not found.is_dir():
+            pytest.skip(f"data set {name!r} is absent (FEEDBACK_ADAPTER_DATA=FOLDER says where)")
+        return found
 
-@pytest.fixture(scope="session")
-def golden_dir() -> Path:
-    """The folder of golden vectors, beside the data."""
-    return _present(GOLDEN, "golden vectors", "they lie in `golden` beside the folder of data sets")
-
-
-@pytest.fixture(scope="session")
-def flickr8k(data_dir: Path) -> Path:
-    return _present(data_dir / "flickr8k", "Flickr8k", "see docs/data.md")
-
-
-@pytest.fixture(scope="session")
-def coco6k(data_dir: Path) -> Path:
-    return _present(data_dir / "coco6k", "COCO subset", "see docs/data.md")
-
-
-def _present(folder: Path, what: str, hint: str) -> Path:
-    if not folder.is_dir():
-        pytest.skip(f"{what}: no folder {folder.name!r} in {folder.parent} ({hint})")
     return folder

@@ -80,7 +80,9 @@ class Adapter:
             ModelError: The model has several outputs: ask `outputs[name].labels`.
         """
         if len(self.outputs) > 1:
-            raise ModelError(f"Several outputs have labels: ask adapter.outputs[name] of {list(self.outputs)}.")
+            raise ModelError(
+                f"Several outputs have labels: ask adapter.outputs[name] of {list(self.outputs)}."
+            )
         return next(iter(self.outputs.values())).labels
 
     def sites(self, images: Any) -> list[Site]:
@@ -135,7 +137,8 @@ class Adapter:
         """
         if not isinstance(evidence, Evidence):
             raise EvidenceError(
-                f"evidence is a {type(evidence).__name__}: pass evidence such as Labels({{'dog': 1}})."
+                f"evidence is a {type(evidence).__name__}: "
+                "pass evidence such as Labels({'dog': 1})."
             )
         inputs = self._inputs(images)
         name = strategy or self.defaults.strategy
@@ -145,9 +148,7 @@ class Adapter:
         if inputs.batch == 0:
             return self._empty(inputs, bound, name)
         with borrowed(self.model):
-            problem = Problem(
-                self.model, inputs, bound, self._pivots(inputs, pivots, name), self.read
-            )
+            problem = Problem(self.model, inputs, bound, self._pivots(inputs, pivots), self.read)
             result = spec.strategy(made).refine(problem)
         return dataclasses.replace(result, strategy=name, images=self._pictures(inputs))
 
@@ -162,8 +163,8 @@ class Adapter:
             tensor = pick(value, spec.select)
             if not isinstance(tensor, Tensor):
                 raise ModelError(
-                    f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part of "
-                    "the model's return value it is with Output(..., select='0' or 'key')."
+                    f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part "
+                    "of the model's return value it is with Output(..., select='0' or 'key')."
                 )
             if tensor.ndim != 2 or tensor.shape[1] != len(spec.labels):
                 raise ModelError(
@@ -193,12 +194,13 @@ class Adapter:
     def _inputs(self, images: Any) -> Inputs:
         inputs = Inputs.of(images)
         parameter = next(iter(self.model.parameters()), None)
-        if parameter is not None and not parameter.is_meta:
-            if inputs.images.device != parameter.device:
-                raise InputError(
-                    f"The images are on {inputs.images.device}, the model is on {parameter.device}. "
-                    f"Move one: images.to({str(parameter.device)!r})."
-                )
+        if parameter is None or parameter.is_meta:
+            return inputs
+        if inputs.images.device != parameter.device:
+            raise InputError(
+                f"The images are on {inputs.images.device}, the model is on {parameter.device}. "
+                f"Move one: images.to({str(parameter.device)!r})."
+            )
         return inputs
 
     def _options(self, name: str, kind: type[Any], options: Any, overrides: dict[str, Any]) -> Any:
@@ -216,7 +218,7 @@ class Adapter:
                 raise OptionsError(f"{name!r} has no option {key!r}. {did_you_mean(key, possible)}")
         return dataclasses.replace(options, **overrides)
 
-    def _pivots(self, inputs: Inputs, pivots: Any, strategy: str) -> tuple[Site, ...]:
+    def _pivots(self, inputs: Inputs, pivots: Any) -> tuple[Site, ...]:
         if pivots is None:
             pivots = self.defaults.pivots
         if isinstance(pivots, str) and pivots == "auto":

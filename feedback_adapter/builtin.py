@@ -25,7 +25,5 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
         StrategySpec(
             "residual", Residual, ResidualOptions, "add a change to every pivot, all at once"
         ),
-        StrategySpec(
-            "layerwise", Layerwise, LayerwiseOptions, "move one pivot after the other"
-        ),
+        StrategySpec("layerwise", Layerwise, LayerwiseOptions, "move one pivot after the other"),
     ]

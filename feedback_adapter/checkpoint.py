@@ -18,7 +18,6 @@ from feedback_adapter import plugins
 from feedback_adapter.adapter import Adapter, Defaults
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.outputs import Output
-from feedback_adapter.refinement import SINGLE
 from feedback_adapter.transform import Transform
 
 __all__ = ["Architecture", "Transform", "load", "read_config", "save"]
@@ -60,7 +59,9 @@ class Architecture:
             raise CheckpointError(
                 f"{self.library} can't build {self.model!r} with {dict(self.kwargs)}: {error}"
             ) from error
-        raise CheckpointError(f"library={self.library!r} is not possible: 'timm' and 'torchvision' are.")
+        raise CheckpointError(
+            f"library={self.library!r} is not possible: 'timm' and 'torchvision' are."
+        )
 
 
 def load(
@@ -129,10 +130,9 @@ def find(name: str | Path) -> Path:
         raise CheckpointError(f"{folder} has no {CONFIG}: it isn't a checkpoint.")
     known = [spec.name for spec in plugins.plugins().all("checkpoints")]
     if str(name) not in known:
-        hint = "" if known else " Install feedback-adapter-zoo for some."
-        raise CheckpointError(
-            f"There is no checkpoint or folder {str(name)!r}. {did_you_mean(str(name), known)}{hint}"
-        )
+        hint = did_you_mean(str(name), known)
+        hint += "" if known else " Install feedback-adapter-zoo for some."
+        raise CheckpointError(f"There is no checkpoint or folder {str(name)!r}. {hint}")
     return plugins.checkpoint(str(name)).path
 
 

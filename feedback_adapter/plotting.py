@@ -26,7 +26,9 @@ def plot_refinement(
     photo = result.images is not None
     figure = Figure(figsize=(10 if photo else 6.5, 1.5 + 0.4 * max(len(rows), 6)), dpi=120)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2 if photo else 1, squeeze=False, width_ratios=[1, 1.25] if photo else None)[0]
+    axes = figure.subplots(
+        1, 2 if photo else 1, squeeze=False, width_ratios=[1, 1.25] if photo else None
+    )[0]
     if photo:
         assert result.images is not None
         axes[0].imshow(result.images[image].permute(1, 2, 0).clamp(0, 1).numpy())
@@ -56,7 +58,9 @@ def _bars(axis: object, rows: list[Change], *, several: bool) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     colours = [("before", _BEFORE), ("after", _AFTER), ("after, known", _KNOWN)]
     handles = [Patch(color=colour, label=label) for label, colour in colours]
-    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.08), ncol=3, frameon=False)
+    axis.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.08), ncol=3, frameon=False
+    )
 
 
 def _heading(known: list[Change]) -> str:

@@ -51,7 +51,9 @@ class PluginInfo:
     version: str
     status: Literal["OK", "FAILED"]
     reason: str = ""
-    provides: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict[str, tuple[str, ...]])
+    provides: dict[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
 
 
 class Plugins:
@@ -96,8 +98,8 @@ class Plugins:
         """
         if name in self._infos:
             raise PluginError(
-                f"Two plugins are called {name!r}: one of {self._infos[name].distribution!r} and one "
-                f"of {distribution!r}. Uninstall one of them, or rename its entry point."
+                f"Two plugins are called {name!r}: one of {self._infos[name].distribution!r} and "
+                f"one of {distribution!r}. Uninstall one of them, or rename its entry point."
             )
         try:
             self._manager.register(plugin, name)
@@ -119,7 +121,9 @@ class Plugins:
                     )
         for kind, specs in added.items():
             self._specs[kind] |= {spec.name: (spec, distribution) for spec in specs}
-        provides = {kind: tuple(spec.name for spec in specs) for kind, specs in added.items() if specs}
+        provides = {
+            kind: tuple(spec.name for spec in specs) for kind, specs in added.items() if specs
+        }
         version = version or _version(distribution)
         self._infos[name] = PluginInfo(name, distribution, version, "OK", provides=provides)
 

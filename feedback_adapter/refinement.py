@@ -153,7 +153,9 @@ class Refinement:
         ]
         return {"strategy": self.strategy, "pivots": list(self.pivots), "images": images}
 
-    def plot(self, path: str | Path, top: int = 8, image: int = 0, title: str | None = None) -> Path:
+    def plot(
+        self, path: str | Path, top: int = 8, image: int = 0, title: str | None = None
+    ) -> Path:
         """Draw one image's photo and its predictions before and after, and save the picture.
 
         Args:

@@ -1,17 +1,26 @@
-"""The Python on the pages and in the README runs, in order, each page from top to bottom."""
+"""What the pages and the README say to run does run: the Python, then the commands."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from feedback_adapter.cli import app
 
 ROOT = Path(__file__).parents[1]
+COMMAND = re.compile(r"^\$ feedback-adapter (.*)$", re.M)
 BLOCK = re.compile(r"^```(?:\{code-block\} )?python\n(.*?)^```$", re.M | re.S)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/wrap-my-own-model.md"])
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = BLOCK.findall((ROOT / page).read_text("utf-8"))
+    text = (ROOT / page).read_text("utf-8")
+    blocks = BLOCK.findall(text)
     assert blocks
     exec(compile("\n".join(blocks), page, "exec"), {"__name__": page})
+    for command in COMMAND.findall(text):
+        result = CliRunner().invoke(app, shlex.split(command))
+        assert result.exit_code == 0, f"{command}\n{result.output}"

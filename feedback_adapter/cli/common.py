@@ -56,7 +56,9 @@ def said(know: list[str], know_not: list[str], evidence: list[str]) -> Evidence:
             raise EvidenceError(f"--evidence {item!r} can't be read: use {how}.")
         parts.append(spec.parse(text))
     if not parts:
-        raise EvidenceError("Nothing is known: say something with --know, --know-not or --evidence.")
+        raise EvidenceError(
+            "Nothing is known: say something with --know, --know-not or --evidence."
+        )
     return parts[0] if len(parts) == 1 else All(parts)
 
 

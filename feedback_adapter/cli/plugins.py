@@ -29,6 +29,11 @@ def list_plugins(
         adds = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info.provides.items())
         style = "red" if info.status == "FAILED" else ""
         table.add_row(
-            info.name, info.distribution, info.version, info.status, info.reason or adds, style=style
+            info.name,
+            info.distribution,
+            info.version,
+            info.status,
+            info.reason or adds,
+            style=style,
         )
     console.print(table)

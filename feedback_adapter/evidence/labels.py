@@ -123,9 +123,7 @@ class Labels(Evidence):
         found = [name for name in names if label in specs[name].labels]
         if not found:
             labels = [known for name in names for known in specs[name].labels]
-            raise EvidenceError(
-                f"The model has no label {label!r}. {did_you_mean(label, labels)}"
-            )
+            raise EvidenceError(f"The model has no label {label!r}. {did_you_mean(label, labels)}")
         if len(found) > 1:
             raise EvidenceError(
                 f"{label!r} is a label of several outputs: {found}. Say which: "
@@ -200,7 +198,7 @@ class _Bound(Evidence):
                 }
                 raise EvidenceError(
                     f"Contradiction for image {index}: the classes of {name!r} exclude each other, "
-                    f"so their probabilities can't be {said}. At most one can be 1, and one must be."
+                    f"so their probabilities can't be {said}. At most one can be 1, one must be."
                 )
         return self
 
@@ -272,15 +270,17 @@ class _TensorLabels(Evidence):
         if not bool(((targets >= 0) & (targets <= 1)).all()):  # NaN fails both
             bad = (~((targets >= 0) & (targets <= 1))).nonzero()[0].tolist()
             raise EvidenceError(
-                f"The value of label {bad[1]} of image {bad[0]} is {float(targets[bad[0], bad[1]])}: "
-                "it must be in [0, 1]."
+                f"The value of label {bad[1]} of image {bad[0]} is "
+                f"{float(targets[bad[0], bad[1]])}: it must be in [0, 1]."
             )
         self.targets, self.mask, self.output = targets, known, output
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         name = self.output if self.output is not None else next(iter(specs))
         if name not in specs or (self.output is None and len(specs) > 1):
-            raise EvidenceError(f"Say which output the labels belong to: output= one of {list(specs)}.")
+            raise EvidenceError(
+                f"Say which output the labels belong to: output= one of {list(specs)}."
+            )
         expected = (batch, len(specs[name].labels))
         if tuple(self.targets.shape) != expected:
             raise EvidenceError(
@@ -315,7 +315,9 @@ def parse_labels(text: str) -> Labels:
                 raise EvidenceError(f"{number!r} in {item!r} isn't a number in [0, 1].") from None
         name = name.removeprefix("-")
         if values.setdefault(name, value) != value:
-            raise EvidenceError(f"Contradiction: {name!r} is said to be both {values[name]} and {value}.")
+            raise EvidenceError(
+                f"Contradiction: {name!r} is said to be both {values[name]} and {value}."
+            )
     return Labels(values)
 
 

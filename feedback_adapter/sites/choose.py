@@ -52,7 +52,9 @@ def reaches_all(
             for value in outputs.values():
                 if not value.requires_grad:
                     return False
-                gradient = torch.autograd.grad(value.sum(), leaf, allow_unused=True, retain_graph=True)
+                gradient = torch.autograd.grad(
+                    value.sum(), leaf, allow_unused=True, retain_graph=True
+                )
                 if gradient[0] is None or not bool(gradient[0].any()):
                     return False
     except SiteError:

@@ -46,7 +46,9 @@ class Inputs:
                 "width), a tuple of the model's arguments or a dict of its keyword arguments."
             )
         if inputs.images.ndim == 0:
-            raise InputError("images has no batch dimension: pass (batch, channels, height, width).")
+            raise InputError(
+                "images has no batch dimension: pass (batch, channels, height, width)."
+            )
         if inputs.images.is_inference():  # made under inference_mode: autograd refuses it
             copied = map_tensors((inputs.args, inputs.kwargs), lambda _, t: t.clone())
             inputs = cls(*copied)
@@ -70,7 +72,9 @@ class Inputs:
     def replace(self, images: Tensor) -> Inputs:
         """The same arguments with other images."""
         old = self.images
-        return Inputs(*map_tensors((self.args, self.kwargs), lambda _, t: images if t is old else t))
+        return Inputs(
+            *map_tensors((self.args, self.kwargs), lambda _, t: images if t is old else t)
+        )
 
     def take(self, rows: Tensor) -> Inputs:
         """The arguments of some of the images, by index (k,)."""

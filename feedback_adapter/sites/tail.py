@@ -112,9 +112,9 @@ class Tail:
         if check and not _same(value, self.value):
             if self._careful:
                 raise SiteError(
-                    f"Replaying what follows {Site(*self.pivots[0]).name!r} gave another result than "
-                    "the forward pass: the model isn't deterministic, or keeps state between calls. "
-                    "Choose another pivot."
+                    f"Replaying what follows {Site(*self.pivots[0]).name!r} gave another result "
+                    "than the forward pass: the model isn't deterministic, or keeps state between "
+                    "calls. Choose another pivot."
                 )
             self._record(careful=True)
             return self.run(edits, check=True)
@@ -160,7 +160,7 @@ class _Replay:
         first = self._first
         if call is first:
             value = map_tensors(call.value, lambda _, kept: kept, leaf=Kept)
-            pivoted = {selector: key for selector, key in call.pivots}
+            pivoted = dict(call.pivots)
             return map_tensors(
                 value,
                 lambda name, kept: self._inject(kept, pivoted.get(name)),
@@ -208,6 +208,6 @@ def _no_such_site(key: tuple[str, int, str], calls: Sequence[Call]) -> str:
     if not here:
         return f"There is no site {module!r}. {did_you_mean(module, {c.path for c in calls})}"
     if all(call.index != index for call in here):
-        return f"{module!r} is called {len(here)} times; call #{index} doesn't exist (they count from 0)."
+        return f"{module!r} is called {len(here)} times, from #0 on: there is no #{index}."
     names = [name for name, *_ in here[index].tensors]
     return f"{module!r} returns no tensor {selector!r}. It returns {names or 'no tensor'}."

@@ -37,7 +37,9 @@ class Problem:
     pivots: tuple[Site, ...]
     read: Callable[[Any], Outputs]
 
-    def tail(self, pivots: tuple[Site, ...] | None = None, given: Mapping[str, Tensor] | None = None) -> Tail:
+    def tail(
+        self, pivots: tuple[Site, ...] | None = None, given: Mapping[str, Tensor] | None = None
+    ) -> Tail:
         """Record one forward pass and return what follows the first pivot."""
         return Tail(self.model, self.inputs, pivots or self.pivots, given)
 

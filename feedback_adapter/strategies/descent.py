@@ -75,7 +75,6 @@ class DescentOptions:
                 raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
 
 
-
 @dataclasses.dataclass
 class Log:
     """What happened to each image of a batch over all steps so far."""
@@ -217,7 +216,9 @@ class Descent:
         pairs = zip(changes, self.units, strict=True)
         return [lambda a, c=change, u=unit: torch.addcmul(a, c, u) for change, unit in pairs]
 
-    def _evaluate(self, *, check: bool = False, grad: bool = True) -> tuple[Outputs, Tensor, Tensor]:
+    def _evaluate(
+        self, *, check: bool = False, grad: bool = True
+    ) -> tuple[Outputs, Tensor, Tensor]:
         """Outputs, evidence losses and objectives (batch,) at the current changes."""
         with torch.set_grad_enabled(grad):
             self.leaves = [change.requires_grad_(grad) for change in self.changes]

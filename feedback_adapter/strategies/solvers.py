@@ -1,6 +1,7 @@
 """Solvers: how a pivot moves along its gradient. One image never affects another.
 
-A solver sees the gradient (batch, ...) of a variable and returns the step to add. All are elementwise or per image, so that a batch is many problems solved at once.
+A solver sees the gradient (batch, ...) of a variable and returns the step to add. All are
+elementwise or per image, so that a batch is many problems solved at once.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Adam(Solver):
         """See `Solver.step`."""
         first, second = self.betas
         if not state:
-            state.update(count=0, mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
+            state.update(
+                count=0, mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient)
+            )
         state["count"] += 1
         mean = state["mean"].lerp_(gradient, 1 - first)
         square = state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,6 @@ from feedback_adapter.data import LabelledImages, read
 from feedback_adapter.data.coco import split_of
 from feedback_adapter.data.flickr8k import read_captions
 from feedback_adapter.errors import DataError
-
-REPO = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("FEEDBACK_ADAPTER_DATA", REPO.parent / "shared" / "data"))
 
 CAPTIONS = {
     "a.jpg": ("train", ["A dog runs .", "Two dogs playing"]),
@@ -175,16 +172,14 @@ def test_a_missing_photo_of_an_official_split_is_named(tmp_path: Path) -> None:
         read_captions(tmp_path)
 
 
-@pytest.mark.skipif(not (SHARED / "flickr8k").is_dir(), reason="shared data flickr8k is absent")
-def test_flickr8k_pack_of_this_project() -> None:
-    data = read_captions(SHARED / "flickr8k")
+def test_flickr8k_pack_of_this_project(data_dir: Callable[[str], Path]) -> None:
+    data = read_captions(data_dir("flickr8k"))
     assert len(data.names) == 7282
     assert [len(data.of_split(s)) for s in ("train", "dev", "test")] == [5400, 900, 900]
 
 
-@pytest.mark.skipif(not (SHARED / "coco6k").is_dir(), reason="shared data coco6k is absent")
-def test_coco6k_pack_of_this_project() -> None:
-    data = read(SHARED / "coco6k", None, "coco-objects")
+def test_coco6k_pack_of_this_project(data_dir: Callable[[str], Path]) -> None:
+    data = read(data_dir("coco6k"), None, "coco-objects")
     assert data.targets.shape == (5551, 80)
     assert [len(data.subset(s)) for s in ("train", "dev", "test")] == [4010, 462, 1079]
     assert data.open(0).size == (144, 144)

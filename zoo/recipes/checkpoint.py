@@ -11,12 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import lite0
 import torch
-from multilabel import Fit, Settings, mean_average_precision, predict
-from pixels import Pixels
 from safetensors.torch import save_file
 from torch import Tensor
+
+import lite0
+from multilabel import Fit, Settings, mean_average_precision, predict
+from pixels import Pixels
 
 
 @dataclasses.dataclass(frozen=True)

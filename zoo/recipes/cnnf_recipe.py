@@ -11,15 +11,16 @@ import platform
 from pathlib import Path
 from typing import Annotated, Any
 
-import fa_cnnf
 import numpy as np
 import torch
 import typer
-from cnnf_training import MODES, Images, Settings, Stepper, build, fabric_for, fit, to_input
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from torch import Tensor
+
+import fa_cnnf
+from cnnf_training import MODES, Images, Settings, Stepper, build, fabric_for, fit, to_input
 
 ITERATIONS = (0, 1, 2, 5, 10)
 DEV = 5000

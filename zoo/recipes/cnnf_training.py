@@ -21,13 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fa_cnnf
 import torch
 import torch.nn.functional as F
-from fa_cnnf.nets import FashionNet, WideResNet
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+import fa_cnnf
+from fa_cnnf.nets import FashionNet, WideResNet
 
 try:
     from lightning_fabric import Fabric

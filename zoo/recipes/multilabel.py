@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pixels import Pixels, augment, normalise
 from sklearn.metrics import average_precision_score
-from state import load_state, save_state
 from torch import Tensor, nn
+
+from pixels import Pixels, augment, normalise
+from state import load_state, save_state
 
 try:
     from lightning_fabric import Fabric

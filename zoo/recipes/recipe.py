@@ -6,16 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-import checkpoint
-import lite0
 import typer
-from checkpoint import Recipe
-from multilabel import LOSSES, fit
-from pixels import load
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+import checkpoint
+import lite0
+from checkpoint import Recipe
 from feedback_adapter.data import read
+from multilabel import LOSSES, fit
+from pixels import load
 
 
 def main(recipe: Recipe) -> None:

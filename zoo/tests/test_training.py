@@ -11,10 +11,11 @@ import pytest
 import torch
 
 multilabel = pytest.importorskip("multilabel", reason="the recipes' packages aren't installed")
+from safetensors.torch import load_file  # noqa: E402
+
 import checkpoint  # noqa: E402
 import lite0  # noqa: E402
 from pixels import Pixels, augment, normalise  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
 
 # Lightning Fabric warns about its own environment; none of it is about the recipe.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ from fa_cnnf.chains import Chain
 from fa_cnnf.state import State
 from feedback_adapter.errors import OptionsError
 
-__all__ = ["READOUTS", "CNNF", "Unroll", "read_out"]
+__all__ = ["CNNF", "READOUTS", "Unroll", "read_out"]
 
 READOUTS = ("last", "avg")
 """How logits are read out of the iterates: the last one, or the mean of all T + 1."""

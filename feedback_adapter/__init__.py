@@ -3,9 +3,19 @@
 from feedback_adapter.adapter import Adapter, Defaults, wrap
 from feedback_adapter.checkpoint import Architecture, load
 from feedback_adapter.errors import FeedbackAdapterError
-from feedback_adapter.evidence import All, Evidence, Labels
+from feedback_adapter.evidence import (
+    All,
+    Captions,
+    Coarse,
+    Evidence,
+    Labels,
+    Reliability,
+    Text,
+    write_captions,
+)
 from feedback_adapter.hookspecs import CheckpointSpec, EvidenceSpec, StrategySpec, hookimpl
 from feedback_adapter.outputs import Output, Outputs
+from feedback_adapter.pretrained import pretrained
 from feedback_adapter.refinement import Change, Refinement
 from feedback_adapter.sites import Site
 from feedback_adapter.strategies import (
@@ -29,8 +39,10 @@ __all__ = [
     "Adapter",
     "All",
     "Architecture",
+    "Captions",
     "Change",
     "CheckpointSpec",
+    "Coarse",
     "Defaults",
     "Evidence",
     "EvidenceSpec",
@@ -41,13 +53,17 @@ __all__ = [
     "Outputs",
     "Problem",
     "Refinement",
+    "Reliability",
     "ResidualOptions",
     "Site",
     "Solver",
     "Strategy",
     "StrategySpec",
+    "Text",
     "Transform",
     "hookimpl",
     "load",
+    "pretrained",
     "wrap",
+    "write_captions",
 ]

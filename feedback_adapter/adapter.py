@@ -103,6 +103,7 @@ class Adapter:
             outputs = self.read(self.model(*inputs.args, **inputs.kwargs))
         return outputs[SINGLE] if list(outputs) == [SINGLE] else dict(outputs)
 
+    @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
     def refine(
         self,
         images: Any,
@@ -166,6 +167,9 @@ class Adapter:
                     f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part "
                     "of the model's return value it is with Output(..., select='0' or 'key')."
                 )
+            if spec.kind == "tokens":
+                logits[name] = tensor
+                continue
             if tensor.ndim != 2 or tensor.shape[1] != len(spec.labels):
                 raise ModelError(
                     f"Output {name!r} is {tuple(tensor.shape)}, but {len(spec.labels)} labels need "

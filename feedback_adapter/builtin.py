@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from feedback_adapter.evidence.captions import Captions, parse_caption
+from feedback_adapter.evidence.coarse import Coarse, parse_coarse
 from feedback_adapter.evidence.labels import Labels, parse_labels
+from feedback_adapter.evidence.text import Text, parse_text
 from feedback_adapter.hookspecs import EvidenceSpec, StrategySpec, hookimpl
 from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
 from feedback_adapter.strategies.residual import Residual, ResidualOptions
@@ -14,7 +17,10 @@ __all__ = ["feedback_adapter_evidence_types", "feedback_adapter_strategies"]
 def feedback_adapter_evidence_types() -> list[EvidenceSpec]:
     """The kinds of evidence that come with the library."""
     return [
-        EvidenceSpec("labels", Labels, "some labels are present, absent or likely", parse_labels)
+        EvidenceSpec("labels", Labels, "some labels are present, absent or likely", parse_labels),
+        EvidenceSpec("coarse", Coarse, "the class is one of a coarse class's", parse_coarse),
+        EvidenceSpec("text", Text, "text near the image mentions labels", parse_text),
+        EvidenceSpec("caption", Captions, "a caption, for models that write them", parse_caption),
     ]
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from feedback_adapter import plugins
 from feedback_adapter.adapter import Adapter, Defaults
 from feedback_adapter.errors import CheckpointError, did_you_mean
+from feedback_adapter.networks import NETWORKS
 from feedback_adapter.outputs import Output
 from feedback_adapter.transform import Transform
 
@@ -31,12 +32,13 @@ class Architecture:
     """How to build a model without weights.
 
     Args:
-        library: `"timm"` (`timm.create_model`) or `"torchvision"` (`get_model`).
+        library: `"timm"` (`timm.create_model`), `"torchvision"` (`get_model`) or
+            `"feedback_adapter"` (one of `feedback_adapter.networks.NETWORKS`).
         model: The model's name there.
         kwargs: Its arguments, as JSON can hold them.
     """
 
-    library: Literal["timm", "torchvision"]
+    library: Literal["timm", "torchvision", "feedback_adapter"]
     model: str
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
@@ -55,12 +57,19 @@ class Architecture:
                 import torchvision
 
                 return torchvision.models.get_model(self.model, weights=None, **self.kwargs)
+            if self.library == "feedback_adapter" and self.model in NETWORKS:
+                return NETWORKS[self.model](**self.kwargs)
         except (RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"{self.library} can't build {self.model!r} with {dict(self.kwargs)}: {error}"
             ) from error
+        if self.library == "feedback_adapter":
+            raise CheckpointError(
+                f"There is no network {self.model!r}. {did_you_mean(self.model, NETWORKS)}"
+            )
         raise CheckpointError(
-            f"library={self.library!r} is not possible: 'timm' and 'torchvision' are."
+            f"library={self.library!r} is not possible: 'timm', 'torchvision' and "
+            "'feedback_adapter' are."
         )
 
 
@@ -115,7 +124,13 @@ def load(
         options=refine.get("options", {}),
     )
     outputs = {
-        key: Output(tuple(value["labels"]), value["kind"], value.get("select"))
+        key: Output(
+            tuple(value["labels"]),
+            value["kind"],
+            value.get("select"),
+            value.get("hierarchy"),
+            model.get_submodule(value["decoder"]) if value.get("decoder") else None,
+        )
         for key, value in config["outputs"].items()
     }
     return Adapter(model.to(device).eval(), outputs, transform=transform, defaults=defaults)
@@ -171,8 +186,7 @@ def save(adapter: Adapter, folder: Path, architecture: Architecture | None) -> P
         "name": folder.name,
         "architecture": dataclasses.asdict(architecture) if architecture else None,
         "outputs": {
-            name: {"kind": spec.kind, "labels": list(spec.labels), "select": spec.select}
-            for name, spec in adapter.outputs.items()
+            name: _described(spec, adapter.model) for name, spec in adapter.outputs.items()
         },
         "transform": dataclasses.asdict(adapter.transform) if adapter.transform else None,
         "weights": {"file": WEIGHTS, "sha256": _sha256(folder / WEIGHTS), "dtype": "as saved"},
@@ -186,6 +200,17 @@ def save(adapter: Adapter, folder: Path, architecture: Architecture | None) -> P
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1))
     return folder
+
+
+def _described(spec: Output, model: nn.Module) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "kind": spec.kind, "labels": list(spec.labels), "select": spec.select
+    }  # fmt: skip
+    if spec.hierarchy is not None:
+        described["hierarchy"] = {name: list(labels) for name, labels in spec.hierarchy.items()}
+    if spec.decoder is not None:
+        described["decoder"] = next(n for n, m in model.named_modules() if m is spec.decoder)
+    return described
 
 
 def _architecture(model: nn.Module) -> Architecture | None:

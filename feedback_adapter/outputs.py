@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from feedback_adapter.errors import ModelError
 
 __all__ = ["Kind", "Output", "Outputs", "pick"]
 
-Kind = Literal["multilabel", "multiclass"]
+Kind = Literal["multilabel", "multiclass", "tokens"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +22,15 @@ class Output:
 
     Args:
         labels: A name for each of the output's entries, in order.
-        kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax).
+        kind: `"multilabel"` (independent sigmoids), `"multiclass"` (one softmax) or
+            `"tokens"`: what a decoder needs to write a text, (batch, anything); `labels`
+            is then the vocabulary.
         select: Which tensor of the model's return value this is: `None` for the
             value itself, or keys, indices and attribute names joined by dots
             (`"logits"`, `"0"`, `"heads.scene"`).
+        hierarchy: `{coarse class: its labels}`, for `Coarse` evidence.
+        decoder: For `"tokens"`: the part of the model that writes the text; see
+            `feedback_adapter.networks.CaptionDecoder`.
 
     Raises:
         ModelError: No labels, a label twice, or an unknown kind.
@@ -34,6 +39,8 @@ class Output:
     labels: tuple[str, ...]
     kind: Kind = "multilabel"
     select: str | None = None
+    hierarchy: Mapping[str, Sequence[str]] | None = dataclasses.field(default=None, repr=False)
+    decoder: nn.Module | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -88,8 +95,12 @@ class Outputs(Mapping[str, Tensor]):
         return Outputs({**self.logits, **logits}, self.specs)
 
     def probabilities(self) -> dict[str, Tensor]:
-        """`{name: (batch, labels)}`, in [0, 1]."""
-        return {name: self.specs[name].probabilities(value) for name, value in self.items()}
+        """`{name: (batch, labels)}`, in [0, 1], of every output that has them (tokens don't)."""
+        return {
+            name: self.specs[name].probabilities(value)
+            for name, value in self.items()
+            if self.specs[name].kind != "tokens"
+        }
 
     def detach(self) -> Outputs:
         """The same numbers, cut from the autograd graph."""

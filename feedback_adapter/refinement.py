@@ -21,6 +21,10 @@ SINGLE = "output"
 """Name of the output of a model that returns one tensor."""
 
 
+_MANY = 50
+"""More known labels than these are shortened, where a number of predictions is asked for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Change:
     """One prediction of one image, before and after.
@@ -85,12 +89,15 @@ class Refinement:
 
         Args:
             image: Which image of the batch.
-            top: How many at most; `None` for all. The known ones don't count.
+            top: How many at most; `None` for all. The known ones don't count, but where
+                there are hundreds of them, only so many are given too.
         """
         before, after = self.outputs_before.probabilities(), self.outputs_after.probabilities()
         known: list[Change] = []
         unknown: list[Change] = []
         for name, spec in self.outputs_before.specs.items():
+            if spec.kind == "tokens":
+                continue
             rows = zip(
                 spec.labels,
                 before[name][image].tolist(),
@@ -101,6 +108,9 @@ class Refinement:
             for label, old, new, is_known in rows:
                 (known if is_known else unknown).append(Change(name, label, old, new, is_known))
         unknown.sort(key=lambda change: -abs(change.after - change.before))
+        if top is not None and len(known) > max(top, _MANY):  # all but a few of 1,000 classes
+            known.sort(key=lambda change: -abs(change.after - change.before))
+            known = known[: max(top, 1)]
         return known + unknown[:top]
 
     def table(self, top: int = 5, image: int | None = None) -> str:

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from feedback_adapter.errors import EvidenceError, OptionsError
 from feedback_adapter.evidence import All, Evidence, Labels
+from feedback_adapter.evidence.coarse import parse_coarse
+from feedback_adapter.evidence.text import Text
 from feedback_adapter.plugins import evidence_type
 
 __all__ = ["console", "options_of", "print_json", "progress_bar", "said"]
@@ -36,8 +38,14 @@ def progress_bar() -> Progress:
     )
 
 
-def said(know: list[str], know_not: list[str], evidence: list[str]) -> Evidence:
-    """The evidence that the options `--know`, `--know-not` and `--evidence` express.
+def said(
+    know: list[str],
+    know_not: list[str],
+    evidence: list[str],
+    coarse: list[str] | None = None,
+    text: list[str] | None = None,
+) -> Evidence:
+    """What `--know`, `--know-not`, `--know-coarse`, `--text` and `--evidence` express.
 
     Raises:
         EvidenceError: Nothing is said, a contradiction, or text that can't be read.
@@ -48,16 +56,19 @@ def said(know: list[str], know_not: list[str], evidence: list[str]) -> Evidence:
         raise EvidenceError(f"Contradiction: {both} are said to be both present and absent.")
     if know or know_not:
         parts.append(Labels({**dict.fromkeys(know, 1), **dict.fromkeys(know_not, 0)}))
+    parts += [parse_coarse(name) for name in coarse or []]
+    parts += [Text(found) for found in text or []]
     for item in evidence:
-        name, equals, text = item.partition("=")
+        name, equals, value = item.partition("=")
         spec = evidence_type(name)
         if not equals or spec.parse is None:
             how = f"--evidence {name}=TEXT" if spec.parse else "Python"
             raise EvidenceError(f"--evidence {item!r} can't be read: use {how}.")
-        parts.append(spec.parse(text))
+        parts.append(spec.parse(value))
     if not parts:
         raise EvidenceError(
-            "Nothing is known: say something with --know, --know-not or --evidence."
+            "Nothing is known: say something with --know, --know-not, --know-coarse, --text or "
+            "--evidence."
         )
     return parts[0] if len(parts) == 1 else All(parts)
 

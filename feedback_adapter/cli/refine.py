@@ -11,6 +11,7 @@ from feedback_adapter.checkpoint import load
 from feedback_adapter.cli.common import console, options_of, print_json, said
 from feedback_adapter.errors import ModelError
 from feedback_adapter.evidence import Evidence
+from feedback_adapter.pretrained import pretrained
 
 __all__ = ["refine"]
 
@@ -25,6 +26,21 @@ def refine(
     ] = None,
     know_not: Annotated[
         list[str] | None, typer.Option(help="A label that isn't there. Repeat for more.")
+    ] = None,
+    know_coarse: Annotated[
+        list[str] | None,
+        typer.Option(help="A coarse class that the class is one of, e.g. dog; dog|cat for either."),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Text from near the photo, which mentions labels.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Instead of a checkpoint: any timm model with ImageNet's classes."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="With --model: a safetensors file; by default timm downloads them."),
     ] = None,
     evidence: Annotated[
         list[str] | None, typer.Option(help="KIND=TEXT, for other kinds (see: plugins).")
@@ -44,8 +60,8 @@ def refine(
     ] = None,
 ) -> None:
     """Predict labels of photos, knowing some of them."""
-    known: Evidence = said(know or [], know_not or [], evidence or [])
-    adapter = load(checkpoint)
+    known: Evidence = said(know or [], know_not or [], evidence or [], know_coarse, text)
+    adapter = load(checkpoint) if model is None else pretrained(model, weights)
     if adapter.transform is None:
         raise ModelError(f"{checkpoint!r} doesn't say how photos become its input (no transform).")
     batch = adapter.transform.open(*images)
@@ -56,7 +72,7 @@ def refine(
         described = result.to_dict(top)
         for path, entry in zip(images, described["images"], strict=True):
             entry["file"] = str(path)
-        print_json({"checkpoint": checkpoint, **described})
+        print_json({"checkpoint": model or checkpoint, **described})
     else:
         for index, path in enumerate(images):
             console.print(result.rich_table(top, index, title=str(path)))

@@ -17,7 +17,7 @@ import numpy as np
 
 from feedback_adapter.errors import DataError
 
-__all__ = ["STOP_WORDS", "build_vocabulary", "caption_words", "targets_for"]
+__all__ = ["STOP_WORDS", "build_vocabulary", "caption_words", "lemma", "targets_for"]
 
 # Words that say how a sentence is built or where things stand to each other, not what
 # is in the picture. Counted things are left out with them ("two dogs" has the word dog).
@@ -67,6 +67,15 @@ def _lemmatiser() -> Callable[[str], str]:
         return _CORRECTIONS.get(token) or simplemma.lemmatize(token, lang="en").lower()
 
     return lemmatise
+
+
+def lemma(word: str) -> str:
+    """The base form of a lower-case English word: "dogs" to "dog".
+
+    Raises:
+        DataError: simplemma isn't installed.
+    """
+    return _lemmatiser()(word)
 
 
 def caption_words(captions: Iterable[str]) -> frozenset[str]:

@@ -99,6 +99,7 @@ class Labels(Evidence):
                 )
         else:
             rows = [_row(rows, index, batch) for index in range(batch)]
+        specs = {name: spec for name, spec in specs.items() if spec.kind != "tokens"}
         target = {name: torch.zeros(batch, len(spec.labels)) for name, spec in specs.items()}
         weight = {name: torch.zeros(batch, len(spec.labels)) for name, spec in specs.items()}
         places = {label: self._find(label, specs) for row in rows for label in row}
@@ -170,7 +171,7 @@ class _Bound(Evidence):
     """Labels as tensors: per output the target and the weight of each variable."""
 
     def __init__(self, target: dict[str, Tensor], weight: dict[str, Tensor]) -> None:
-        self.target, self.weight = target, weight
+        self.target, self.weight = _ordinary(target), _ordinary(weight)
         self.specs: Mapping[str, Output] = {}
 
     def conflict(self, other: Evidence) -> str | None:
@@ -259,6 +260,11 @@ class _Bound(Evidence):
             return {name: tensor[images.to(tensor.device)] for name, tensor in tensors.items()}
 
         return _Bound(rows(self.target), rows(self.weight))
+
+
+def _ordinary(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of what was made under inference_mode, which autograd refuses."""
+    return {name: t.clone() if t.is_inference() else t for name, t in tensors.items()}
 
 
 class _TensorLabels(Evidence):

@@ -1,8 +1,10 @@
 """Holding a model still while it is refined, and giving it back as it was.
 
-Evaluation mode, frozen parameters and no gradient checkpointing are set for the time
-of a refinement only. They are counted per module and parameter, so that two threads
-can hold the same model, or models that share layers: the last one restores.
+For the time of a refinement only: evaluation mode, frozen parameters, and PyTorch's own
+shortcuts off that don't make the calls that we watch (compiled graphs, the fused attention
+of `nn.MultiheadAttention`, gradient checkpointing's second forward pass). Whatever is set is
+counted, so that several threads can hold the same model, or models that share layers: the
+last one restores.
 """
 
 from __future__ import annotations
@@ -10,17 +12,22 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch._dynamo.eval_frame import OptimizedModule
+from torch._dynamo import eval_frame
+from torch.utils import checkpoint
 
 from feedback_adapter.errors import ModelError
+from feedback_adapter.sites.calls import installed
 
 __all__ = ["borrowed"]
 
+Change = tuple[Any, str, Any]  # owner, attribute, value for the time
+
 _lock = threading.Lock()
+_local = threading.local()  # borrowing: how many models this thread holds
 _held: dict[tuple[int, str], tuple[int, Any, Any]] = {}  # (id, attribute): (holders, owner, value)
 
 
@@ -43,21 +50,22 @@ def borrowed(model: nn.Module) -> Generator[None]:
                 f"{name!r} is on the meta device and has no values. "
                 "Load the weights first: model.to_empty(device=...), then load_state_dict."
             )
-    changes: list[tuple[Any, str, Any]] = []
-    for module in model.modules():
-        changes += [(module, "training", False)]
-        if getattr(module, "grad_checkpointing", False) is True:
-            changes += [(module, "grad_checkpointing", False)]
+    changes: list[Change] = [(module, "training", False) for module in model.modules()]
     changes += [(parameter, "requires_grad", False) for parameter in model.parameters()]
+    changes += _SHORTCUTS
+    if any(_is_compiled(module) for module in model.modules()):
+        changes += [(eval_frame, "_stance", _EAGER)]
     _take(changes)
+    _local.borrowing = getattr(_local, "borrowing", 0) + 1
     try:
-        with torch.inference_mode(False), _eager(model):
+        with torch.inference_mode(False), installed():
             yield
     finally:
+        _local.borrowing -= 1
         _give_back(changes)
 
 
-def _take(changes: list[tuple[Any, str, Any]]) -> None:
+def _take(changes: list[Change]) -> None:
     with _lock:
         for owner, name, value in changes:
             holders, _, before = _held.get((id(owner), name), (0, owner, getattr(owner, name)))
@@ -66,7 +74,7 @@ def _take(changes: list[tuple[Any, str, Any]]) -> None:
                 setattr(owner, name, value)
 
 
-def _give_back(changes: list[tuple[Any, str, Any]]) -> None:
+def _give_back(changes: list[Change]) -> None:
     with _lock:
         for owner, name, _ in changes:
             holders, _, before = _held[id(owner), name]
@@ -78,15 +86,48 @@ def _give_back(changes: list[tuple[Any, str, Any]]) -> None:
                 setattr(owner, name, before)
 
 
-@contextlib.contextmanager
-def _eager(model: nn.Module) -> Generator[None]:
-    """Run compiled modules eagerly: their graphs don't make the calls that we watch."""
-    compiled = any(
-        isinstance(module, OptimizedModule) or module._compiled_call_impl is not None  # pyright: ignore[reportPrivateUsage]
-        for module in model.modules()
-    )
-    if not compiled:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+# ---- shortcuts that don't make the calls that we watch ----
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    compiled = module._compiled_call_impl is not None  # pyright: ignore[reportPrivateUsage]
+    return compiled or isinstance(module, eval_frame.OptimizedModule)
+
+
+_EAGER = eval_frame.DynamoStance("force_eager")
+"""What `torch.compiler.set_stance("force_eager")` sets."""
+
+
+def _uncheckpointed(module: Any) -> Generator[Change]:
+    """Let `torch.utils.checkpoint` just run its function, in threads that hold a model.
+
+    A second forward pass would make the calls again, unwatched, and the reentrant form
+    can't be differentiated with respect to an activation.
+    """
+    function: Any = module.CheckpointFunction
+
+    class Function(function):
+        @classmethod
+        def apply(cls, *args: Any, **kwargs: Any) -> Any:
+            if getattr(_local, "borrowing", 0):
+                run, _preserve, *inputs = args
+                return run(*inputs)
+            return function.apply(*args, **kwargs)
+
+    yield module, "CheckpointFunction", Function
+    for name in vars(module):
+        if name.startswith("_checkpoint_without_reentrant_generator"):
+            original = getattr(module, name)
+
+            def generator(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
+                if getattr(_local, "borrowing", 0):
+                    return iter((None,))
+                return _original(*args, **kwargs)
+
+            yield module, name, generator
+
+
+_SHORTCUTS: list[Change] = [
+    (torch.backends.mha, "_is_fastpath_enabled", False),
+    *_uncheckpointed(cast("Any", checkpoint)),
+]

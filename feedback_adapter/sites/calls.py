@@ -1,9 +1,10 @@
 """Seeing and answering the calls that a model makes to its modules.
 
-While a handler is installed, every `module(...)` of the installing thread goes
-through it. Nothing is stored on any module: `nn.Module.__call__` itself is
-exchanged, as `torch.fx` does when it traces, and put back when the last handler
-leaves. Other threads pass straight through.
+Inside `intercept`, every `module(...)` of the thread goes through its handler. Nothing is
+stored on any module: `nn.Module.__call__` itself is exchanged, as `torch.fx` does when it
+traces, and put back when nobody needs it. Other threads pass straight through. Since the
+exchange makes Python forget what it has looked up on every subclass (most of a millisecond),
+`borrowed` keeps it `installed` for the time of a refinement.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Handler", "intercept", "plain_call"]
+__all__ = ["Handler", "installed", "intercept", "plain_call"]
 
 Handler = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -33,24 +34,33 @@ def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 @contextlib.contextmanager
-def intercept(handler: Handler) -> Generator[None]:
-    """Let `handler(module, args, kwargs)` answer each module call of this thread."""
+def installed() -> Generator[None]:
+    """Keep `nn.Module.__call__` exchanged, so that `intercept` costs nothing."""
     global _installed, _original
     with _lock:
         if _installed == 0:
             _original = nn.Module.__call__
             nn.Module.__call__ = _dispatch
         _installed += 1
-    previous = getattr(_local, "handler", None)
-    _local.handler = handler
     try:
         yield
     finally:
-        _local.handler = previous
         with _lock:
             _installed -= 1
             if _installed == 0:
                 nn.Module.__call__ = _original
+
+
+@contextlib.contextmanager
+def intercept(handler: Handler) -> Generator[None]:
+    """Let `handler(module, args, kwargs)` answer each module call of this thread."""
+    with installed():
+        previous = getattr(_local, "handler", None)
+        _local.handler = handler
+        try:
+            yield
+        finally:
+            _local.handler = previous
 
 
 def plain_call(

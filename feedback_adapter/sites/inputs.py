@@ -52,7 +52,7 @@ class Inputs:
         if inputs.images.is_inference():  # made under inference_mode: autograd refuses it
             copied = map_tensors((inputs.args, inputs.kwargs), lambda _, t: t.clone())
             inputs = cls(*copied)
-        if inputs.images.is_floating_point():
+        if inputs.images.is_floating_point() and not inputs.images.is_meta:
             finite = inputs.images.isfinite().flatten(1).all(1) if inputs.images.ndim > 1 else None
             if finite is not None and not bool(finite.all()):
                 bad = (~finite).nonzero().flatten().tolist()

@@ -272,4 +272,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _clean(path: str) -> str:
-    return path.replace("_orig_mod.", "").removesuffix("._orig_mod").removesuffix("_orig_mod")
+    """A module's path as it would be without `torch.compile`'s wrappers around it."""
+    if path.split(".")[-1] == "_orig_mod":
+        return "<compiled>"  # the wrapper has the name
+    return path.replace("_orig_mod.", "")

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import platform
 from pathlib import Path
@@ -57,7 +58,11 @@ def read_fashion(folder: Path) -> tuple[Images, Images]:
 
     def read(name: str) -> Tensor:
         packed = folder / f"{name}.gz"
-        raw = gzip.decompress(packed.read_bytes()) if packed.is_file() else (folder / name).read_bytes()
+        raw = (
+            gzip.decompress(packed.read_bytes())
+            if packed.is_file()
+            else (folder / name).read_bytes()
+        )
         shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
         start = 4 + 4 * raw[3]
         return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
@@ -80,7 +85,9 @@ def read_cifar10(folder: Path) -> tuple[Images, Images]:
 
         sets = [CIFAR10(folder, train) for train in (True, False)]
         parts = [
-            Images(torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets))
+            Images(
+                torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets)
+            )
             for d in sets
         ]
         return parts[0], parts[1]
@@ -92,7 +99,7 @@ def read_cifar10(folder: Path) -> tuple[Images, Images]:
         raw, at = archive[f"{split}_jpeg"].tobytes(), archive[f"{split}_offset"]
         photos = [
             np.asarray(Image.open(io.BytesIO(raw[a:b])).convert("RGB"))
-            for a, b in zip(at[:-1], at[1:], strict=True)
+            for a, b in itertools.pairwise(at)
         ]
         pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous()
         splits.append(Images(pixels, torch.from_numpy(archive[f"{split}_label"]).long()))
@@ -132,7 +139,11 @@ def round_to_half(model: fa_cnnf.CNNF) -> None:
 
 
 def write(
-    folder: Path, recipe: Recipe, model: fa_cnnf.CNNF, training: dict[str, Any], scores: dict[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    model: fa_cnnf.CNNF,
+    training: dict[str, Any],
+    scores: dict[str, Any],
 ) -> dict[str, Any]:
     """Write config.json and model.safetensors (float16); returns what config.json holds."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +158,9 @@ def write(
         "architecture": {
             "library": "fa_cnnf",
             "model": recipe.settings.net,
-            "kwargs": {k: settings[k] for k in ("site", "inner", "steps", "step_size", "head_norm")},
+            "kwargs": {
+                k: settings[k] for k in ("site", "inner", "steps", "step_size", "head_norm")
+            },
         },
         "outputs": {"output": {"kind": "multiclass", "labels": CLASSES[recipe.data]}},
         "weights": {

@@ -5,9 +5,8 @@ these flaws of the published code: the final weights are kept, not the best epoc
 images; the weights of linear layers decay once, not twice; on the wide ResNet the feedback
 below the global average pool keeps more than its sign (`head_norm="sample"`).
 
-A run is a function of its settings and seed; one that was cut off goes on from its state
-file as if it had not been. A whole step (attack, loss, gradient, update) touches nothing but
-tensors on the device, so that on a GPU it can be captured as one CUDA graph.
+A run that was cut off goes on from its state file as if it had not been. A whole step touches
+nothing but tensors on the device, so that on a GPU it can be captured as one CUDA graph.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,7 +125,9 @@ def build(settings: Settings) -> fa_cnnf.CNNF:
     )
 
 
-def loss_of(model: fa_cnnf.CNNF, clean: Tensor, adv: Tensor | None, y: Tensor, s: Settings) -> Tensor:
+def loss_of(
+    model: fa_cnnf.CNNF, clean: Tensor, adv: Tensor | None, y: Tensor, s: Settings
+) -> Tensor:
     """The published loss of one batch.
 
     1/(2(T+1)) sum_t [clean_weight CE(clean) + CE(adv)] + mse_weight/(4T) sum_t [MSE of the
@@ -185,11 +185,14 @@ class Stepper:
     def prepare(self) -> None:
         """Compile and capture, whatever the mode asks for; weights stay as they are."""
         self.lr.zero_()
+        torch.arange(len(self.rows), out=self.rows)
         if "compile" in self.mode:
-            eager = float(self._batch_loss())
+            x, y = self._batch()
+            args = self.model, x, x if self.settings.adversarial else None, y, self.settings
+            eager = float(loss_of(*args).detach())
             self._loss = torch.compile(loss_of, fullgraph=True, dynamic=False)
             self._first = torch.compile(_first_pass_loss, fullgraph=True, dynamic=False)
-            compiled = float(self._batch_loss())
+            compiled = float(self._loss(*args).detach())
             if not abs(eager - compiled) <= 0.02 * abs(eager) + 1e-3:
                 raise RuntimeError(f"compiled loss {compiled} against {eager}")
         if "graph" in self.mode:
@@ -327,10 +330,8 @@ def fit(
         stepper: Prepared; its model's weights are replaced.
         seed: Of the weights, the order and the attacks' starts.
         epochs: Passes to plan the schedule for, at least 1.
-        seconds: If above 0: where the planned passes turn out not to fit, there are as many
-            as do, and the schedule ends with the last of them.
-        state_file: Where the state is kept after each pass, if anywhere; where the file is
-            there already, training goes on from it.
+        seconds: If above 0: passes that turn out not to fit are struck off.
+        state_file: Where the state is kept after each pass; training goes on from it.
         report: Called after each pass with its entry of the history.
     """
     s, device = stepper.settings, stepper.lr.device
@@ -386,7 +387,7 @@ def _save(path: Path | None, stepper: Stepper, progress: Progress) -> None:
     new = path.with_suffix(".new")
     metadata = {"progress": json.dumps(vars(progress))}
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, new, metadata)
-    os.replace(new, path)
+    new.replace(path)
 
 
 def _load(path: Path | None, stepper: Stepper) -> Progress | None:

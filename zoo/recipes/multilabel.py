@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from feedback_loss import FeatureTap, feedback_loss
 from pixels import Pixels, augment, normalise
 from state import load_state, save_state
 
@@ -53,6 +54,10 @@ class Settings:
         colour: Largest relative change of brightness, contrast and saturation.
         mixup: Alpha of mixup's beta distribution; 0 for none.
         average: Decay of the weights' exponential average, a step; 0 for none.
+        feedback: Weight of the loss of unknown labels after feedback from known ones
+            (`feedback_loss`); 0 for none.
+        feedback_steps: Its steps of gradient descent.
+        feedback_step_size: Their size.
         patience: Stop when dev has not improved for this many passes.
         seed: Of everything random.
     """
@@ -72,6 +77,9 @@ class Settings:
     colour: float = 0.3
     mixup: float = 0.0
     average: float = 0.99
+    feedback: float = 0.0
+    feedback_steps: int = 4
+    feedback_step_size: float = 0.5
     patience: int = 5
     seed: int = 1
 
@@ -156,6 +164,8 @@ def fit(
     weights = label_weights(train.targets, settings.loss)
     network = fabric.setup_module(model.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
     average = copy.deepcopy(model)
+    classifier: Any = model.get_submodule("classifier")
+    tap = FeatureTap(classifier)
     pairs = [
         [t for t in side.state_dict().values() if t.is_floating_point()]
         for side in (average, model)
@@ -185,6 +195,12 @@ def fit(
                 losses = F.binary_cross_entropy_with_logits(
                     network(images).float(), targets, weight=weights
                 )
+                if settings.feedback:
+                    after = feedback_loss(
+                        tap.features, classifier, targets,
+                        steps=settings.feedback_steps, step_size=settings.feedback_step_size,
+                    )  # fmt: skip
+                    losses = losses + settings.feedback * after
                 fabric.backward(losses)
                 optimizer.step()
                 optimizer.zero_grad()

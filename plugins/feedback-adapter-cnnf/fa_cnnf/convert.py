@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import nn
@@ -66,7 +67,7 @@ def convert(
     edges = [*(cuts[i] for i in order), len(layers)]
     return CNNF(
         bottom=Chain(layers[: cuts[0]]),
-        segments=[Chain(layers[a:b]) for a, b in zip(edges, edges[1:], strict=False)],
+        segments=[Chain(layers[a:b]) for a, b in itertools.pairwise(edges)],
         sites=[names[i] for i in order],
         steps=steps,
         step_size=step_size,

@@ -230,12 +230,14 @@ class AdaReLU(Layer):
     Args:
         slope: What passes where the switch is off: 0 for ReLU, else as in LeakyReLU.
         limit: Largest output; 6 for ReLU6. Where it is reached, feedback is off.
+        normalise: Whether `convert` puts a `FeedbackNorm` above it.
     """
 
-    def __init__(self, slope: float = 0.0, limit: float | None = None) -> None:
+    def __init__(
+        self, slope: float = 0.0, limit: float | None = None, normalise: bool = True
+    ) -> None:
         super().__init__()
-        self.slope, self.limit = slope, limit
-        self.normalise = True
+        self.slope, self.limit, self.normalise = slope, limit, normalise
 
     def forward(self, x: Tensor, state: State) -> Tensor:
         """Any shape, the same shape."""

@@ -45,9 +45,7 @@ class AdaPool(Layer):
         if state.cycle:
             g = state.get(self.key, "g")
             bottom, low = self._pool(-x)
-            value = torch.where(
-                g > 0, value, torch.where(g < 0, -bottom, torch.zeros_like(value))
-            )
+            value = torch.where(g > 0, value, torch.where(g < 0, -bottom, torch.zeros_like(value)))
             place = torch.where(g < 0, low, place)
         state.keep(self.key, size=(x.shape[2], x.shape[3]), place=place)
         return value

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.layers import SelectAdaptivePool2d
-from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
+from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool, SelectAdaptivePool2d
 from timm.models import resnet as timm_resnet
 from torch import Tensor, nn
 from torchvision.models import resnet as tv_resnet
@@ -65,8 +64,7 @@ def _join(path: str, name: str) -> str:
 
 
 def _copy(tensor: Tensor) -> nn.Parameter:
-    parameter = nn.Parameter(tensor.detach().clone())
-    return parameter.requires_grad_(tensor.requires_grad)
+    return nn.Parameter(tensor.detach().clone(), requires_grad=tensor.requires_grad)
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -137,15 +135,17 @@ def _batch_norm(module: nn.BatchNorm2d, path: str) -> list[Layer]:
 
 def _max_pool(module: nn.MaxPool2d, path: str) -> list[Layer]:
     del path
-    shape = (module.kernel_size, module.stride, module.padding, module.dilation)
-    return [AdaPool(*map(_pair, shape), module.ceil_mode)]
+    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    padding, dilation = _pair(module.padding), _pair(module.dilation)
+    return [AdaPool(kernel, stride, padding, dilation, module.ceil_mode)]
 
 
 def _average_pool(module: nn.AvgPool2d, path: str) -> list[Layer]:
     if module.divisor_override is not None:
         raise UnsupportedModuleError(path, module, "divisor_override is set.", SUPPORTED)
-    shape = (module.kernel_size, module.stride, module.padding)
-    return [AveragePool(*map(_pair, shape), module.ceil_mode, module.count_include_pad)]
+    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    padding, pads_count = _pair(module.padding), module.count_include_pad
+    return [AveragePool(kernel, stride, padding, module.ceil_mode, pads_count)]
 
 
 def _select_pool(module: SelectAdaptivePool2d, path: str) -> list[Layer]:
@@ -225,7 +225,8 @@ def _preact_block(module: PreactBlock, path: str) -> list[Layer]:
     if module.shortcut is None:
         fork = Fork(Chain([*before, *after]), Chain([]))
         return [fork]
-    before[-1].normalise = False  # only the residual branch is normalised
+    before[-1] = AdaReLU(normalise=False)  # only the residual branch is normalised
+    before[-1].name = below.name
     shortcut = layers_of(module.shortcut, _join(path, "shortcut"))
     return [*before, Fork(Chain([below, *after]), Chain(shortcut))]
 

@@ -27,9 +27,7 @@ from feedback_adapter.sites import INPUT, Inputs, Site, Tail, borrowed
 
 __all__ = ["TiedLoop"]
 
-CONVOLUTIONS = frozenset(
-    {F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d}
-)
+CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d})
 
 
 class TiedLoop:
@@ -65,11 +63,11 @@ class TiedLoop:
         self.model, self.site, self.steps, self.step_size = model, site, steps, step_size
         self.norms, self.read = norms, read or _tensor
 
-    def unroll(self, x: Tensor, clamp: Callable[[Tensor], Tensor] | None = None) -> Unroll:
+    def unroll(self, x: Any, clamp: Callable[[Tensor], Tensor] | None = None) -> Unroll:
         """All iterates of images; see `CNNF.unroll`. They carry no autograd graph.
 
         Args:
-            x: Images, (batch, ...).
+            x: Images (batch, ...), or whatever else the model is called with.
             clamp: What feedback generates from, given raw logits; `None` for themselves.
 
         Raises:
@@ -128,7 +126,7 @@ class _Norms(TorchFunctionMode):
 
     def __init__(self, site: Tensor) -> None:
         super().__init__()
-        self._site = site
+        self._site = [site]
 
     def __torch_function__(
         self,
@@ -138,9 +136,13 @@ class _Norms(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         del types
-        if func in CONVOLUTIONS and args and args[0] is not self._site and args[0].ndim > 3:
+        at_site = bool(args) and any(args[0] is tensor for tensor in self._site)
+        if func in CONVOLUTIONS and args and not at_site and args[0].ndim > 3:
             args = (_Normalise.apply(args[0]), *args[1:])
-        return func(*args, **(kwargs or {}))
+        value = func(*args, **(kwargs or {}))
+        if at_site and func is Tensor.clone:
+            self._site.append(value)
+        return value
 
 
 class _NoMode:

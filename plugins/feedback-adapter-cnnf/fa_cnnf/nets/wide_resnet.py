@@ -61,19 +61,22 @@ class WideResNet(nn.Module):
         if rest or blocks < 1:
             raise OptionsError(f"depth={depth} is not possible: it must be 10, 16, 22, 28, ...")
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        before = 16
-        for number, channels in enumerate((16 * width, 32 * width, 64 * width), 1):
-            group = [PreactBlock(before, channels, 2 if number > 1 else 1)]
-            group += [PreactBlock(channels, channels) for _ in range(blocks - 1)]
-            self.add_module(f"group{number}", nn.Sequential(*group))
-            before = channels
-        self.norm, self.bias, self.relu = InstanceRMSNorm(), Bias(before), nn.ReLU()
+        last = 64 * width
+        self.group1 = _group(16, 16 * width, 1, blocks)
+        self.group2 = _group(16 * width, 32 * width, 2, blocks)
+        self.group3 = _group(32 * width, last, 2, blocks)
+        self.norm, self.bias, self.relu = InstanceRMSNorm(), Bias(last), nn.ReLU()
         self.pool = nn.AvgPool2d(8)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(before, classes)
+        self.fc = nn.Linear(last, classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 3, 32, 32) in [-1, 1] to logits (batch, classes)."""
         x = self.group3(self.group2(self.group1(self.conv1(x))))
         return self.fc(self.flatten(self.pool(self.relu(self.bias(self.norm(x))))))
+
+
+def _group(width: int, out: int, stride: int, blocks: int) -> nn.Sequential:
+    rest = [PreactBlock(out, out) for _ in range(blocks - 1)]
+    return nn.Sequential(PreactBlock(width, out, stride), *rest)

@@ -1,0 +1,193 @@
+"""Building one small model of a family, and checking what must hold of every model."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import feedback_adapter as fa
+from families import Family
+from feedback_adapter.sites import Inputs, Site, Tail, borrowed
+
+CLASSES = 10
+LABELS = [f"label{i}" for i in range(CLASSES)]
+SIZES = (64, 96, 128, 160, 192, 224, 256)
+
+
+class Pooled(nn.Module):
+    """A model that returns maps or features, with their means as its (batch, classes) logits."""
+
+    def __init__(self, body: nn.Module, classes: int = CLASSES) -> None:
+        super().__init__()
+        self.body, self.classes = body, classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        value = self.body(images)
+        tensors = list(value.values()) if isinstance(value, Mapping) else value
+        tensors = list(tensors) if isinstance(tensors, (tuple, list)) else [tensors]
+        return sum(self._logits(tensor) for tensor in tensors if isinstance(tensor, Tensor))
+
+    def _logits(self, value: Tensor) -> Tensor:
+        flat = value.flatten(1)
+        width = math.ceil(flat.shape[1] / self.classes) * self.classes
+        flat = nn.functional.pad(flat, (0, width - flat.shape[1]))
+        return flat.unflatten(1, (self.classes, -1)).mean(2)
+
+
+def build(family: Family) -> tuple[nn.Module, Tensor]:
+    """The family's model with random weights, in evaluation mode, and two random images."""
+    torch.manual_seed(0)
+    if family.library == "timm":
+        model = timm.create_model(family.model, num_classes=CLASSES, **family.kwargs)
+    else:
+        model = torchvision.models.get_model(
+            family.model, weights=None, num_classes=CLASSES, **family.kwargs
+        )
+        model = model.backbone if family.part == "detection" else model
+    model.eval()
+    _awaken(model)
+    images = torch.rand(2, *(family.shape or _smallest(model, family))) * 2 - 1
+    with torch.no_grad():
+        value = model(images)
+    if not isinstance(value, Tensor) or value.shape != (2, CLASSES):
+        model = Pooled(model).eval()
+    return model, images
+
+
+def _awaken(model: nn.Module) -> None:
+    """Give zero weights small random values: a branch that begins at zero hides what's in it."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim and not parameter.any():
+                parameter.normal_(0, 0.02)
+            elif parameter.ndim == 1 and bool((parameter.abs() < 1e-2).all()):
+                parameter.fill_(0.1)  # layer scale
+
+
+def _smallest(model: nn.Module, family: Family) -> tuple[int, ...]:
+    """The smallest square image that the model takes."""
+    config = getattr(model, "pretrained_cfg", {}) if family.library == "timm" else {}
+    channels, *size = config.get("input_size", (3, 224, 224))
+    if config.get("fixed_input_size"):
+        sizes = size[:1]
+    else:
+        sizes = [*SIZES, size[0]]
+    error: Exception | None = None
+    for side in sizes:
+        try:
+            with torch.no_grad():
+                model(torch.zeros(2, channels, side, side))
+        except Exception as problem:  # whatever a model says to a size that doesn't fit it
+            error = problem
+        else:
+            return channels, side, side
+    raise RuntimeError(f"{family.model} takes none of {sizes}: {error}")
+
+
+# ---- what must hold ----
+
+
+def check(model: nn.Module, images: Tensor, *, places: int = 7) -> dict[str, Any]:
+    """Sites, exactness, gradients, refinement and restoration of one model."""
+    adapter = fa.wrap(model, labels=LABELS)
+    with torch.no_grad():
+        plain = model(images)
+    before = state(model)
+    reasons: list[str] = []
+    sites = adapter.sites(images)
+    exact = gradient = True
+    for site in spread(sites, places):
+        difference, slope = _replay(adapter, images, site, plain)
+        if difference:
+            exact = False
+            reasons.append(f"{site.name}: the replayed output differs by {difference:.1e}")
+        if slope:
+            gradient = False
+            reasons.append(f"{site.name}: {slope}")
+    refined = True
+    evidence = fa.Labels({LABELS[0]: 1, LABELS[1]: 0, LABELS[2]: 1})
+    for strategy in ("residual", "layerwise"):
+        losses = adapter.refine(images, evidence, strategy=strategy).losses
+        if not bool((losses.amin(0) < losses[0]).all()):
+            refined = False
+            reasons.append(f"{strategy}: losses {losses.tolist()}")
+    changed = [name for name, value in state(model).items() if not same(value, before.get(name))]
+    reasons += [f"not restored: {changed[:3]}"] if changed else []
+    return {
+        "sites": len(sites), "exact": exact, "gradient": gradient, "refined": refined,
+        "restored": not changed, "reason": "; ".join(reasons),
+    }  # fmt: skip
+
+
+def spread(sites: list[Site], places: int) -> list[Site]:
+    """Some of the sites, from the input to the last, evenly in the order of the forward pass."""
+    last = len(sites) - 1
+    return [sites[i] for i in sorted({round(k * last / (places - 1)) for k in range(places)})]
+
+
+def _replay(
+    adapter: fa.Adapter, images: Tensor, site: Site, plain: Tensor
+) -> tuple[float, str | None]:
+    """How far the replayed output is off, and what is wrong with the gradient, if anything."""
+    with borrowed(adapter.model):
+        tail = Tail(adapter.model, Inputs.of(images), [site])
+        leaf = tail.activations[0].detach().clone().requires_grad_()
+        with torch.enable_grad():
+            value = adapter.read(tail.run([lambda _: leaf]))["output"]
+        difference = float((value - plain).abs().max())
+        difference = difference if math.isfinite(difference) else float("inf")
+        gradient = None
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value.square().sum(), leaf, allow_unused=True)
+        if gradient is not None:
+            return difference, None if bool(gradient.isfinite().all()) else "NaN or inf gradient"
+        with torch.no_grad():
+            moved = adapter.read(tail.run([lambda _: leaf + torch.randn_like(leaf)]))["output"]
+        return difference, None if torch.equal(moved, plain) else "no gradient"
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """All that a refinement must leave as it was."""
+    found: dict[str, Any] = {}
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    for name, tensor in tensors:
+        found[f"tensor {name}"] = tensor.detach().clone()
+        found[f"tensor {name} itself"] = (id(tensor), tensor.requires_grad, tensor._version)
+        found[f"gradient {name}"] = None if tensor.grad is None else tensor.grad.clone()
+    for name, module in model.named_modules():
+        found[f"module {name}"] = dict(_attributes(module))
+    return found
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    yield "forward", module.forward
+    for key, value in vars(module).items():
+        if key in ("_parameters", "_buffers", "_modules"):
+            yield key, {name: id(item) for name, item in value.items()}
+        elif key.endswith("_hooks") or isinstance(value, (dict, list)):
+            yield key, copy.copy(value)
+        else:
+            yield key, value
+
+
+def same(now: Any, before: Any) -> bool:
+    """Whether two states are bit for bit the same."""
+    if isinstance(now, Tensor) and isinstance(before, Tensor):
+        return (
+            now is before
+            or bool(torch.equal(now.isnan(), before.isnan()))
+            and bool(torch.equal(now.nan_to_num(), before.nan_to_num()))
+        )
+    if isinstance(now, dict) and isinstance(before, dict):
+        return list(now) == list(before) and all(same(now[k], before[k]) for k in now)
+    if isinstance(now, (list, tuple)) and isinstance(before, (list, tuple)):
+        return len(now) == len(before) and all(map(same, now, before))
+    return now is before or bool(now == before)

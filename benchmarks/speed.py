@@ -1,0 +1,256 @@
+"""Time and memory of an iteration, against models cut by hand and two other ways: `make bench`.
+
+One process, one thread, batches of 16. Each cell interleaves short runs of all ways; the ratios
+are medians over the runs, of CPU seconds, which other programs on the machine disturb least.
+Every way moves the same pivot by the same Adam, unit and evidence loss for the same steps:
+
+ours
+    `Descent` as `residual` and `layerwise` run it, images never leaving the batch.
+limit
+    What follows the pivot written down by hand, differentiated with respect to the pivot only.
+hook
+    The whole model runs again in every iteration, a hook puts the pivot in.
+notebook
+    As the published notebook: cut by hand, but with parameters that require gradients.
+
+Peak memory is that of all tensors allocated from the images on (torch's profiler), set-up
+included. Writes benchmarks/results/speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from handcut import CUTS, Cut
+from torch import Tensor, nn
+
+import feedback_adapter as fa
+from feedback_adapter.sites import Site, borrowed
+from feedback_adapter.strategies.base import Problem
+from feedback_adapter.strategies.descent import Descent, DescentOptions
+from feedback_adapter.strategies.solvers import Adam
+
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+BATCH, STEPS, STEP_SIZE, CLASSES = 16, 3, 0.01, 20
+LABELS = [f"label{i}" for i in range(CLASSES)]
+OPTIONS = DescentOptions(steps=STEPS, step_size=STEP_SIZE, patience=None)
+
+
+class Cell:
+    """One model, one pivot, one strategy: every way of running it."""
+
+    def __init__(self, cut: Cut, site: str, strategy: str, model: nn.Module, images: Tensor):
+        self.cut, self.site, self.strategy = cut, site, strategy
+        self.model, self.images = model, images
+        self.adapter = fa.wrap(model, labels=LABELS)
+        target, known = torch.zeros(BATCH, CLASSES), torch.arange(CLASSES) < CLASSES // 2
+        target[:, :5] = 1
+        self.target, self.weight = target, known.float()
+        self.evidence = fa.Labels.from_tensors(target, known).bind(self.adapter.outputs, BATCH)
+        self.tail = cut.tail(model, site)
+        self.module = model.get_submodule(site)
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """What `Labels` computes."""
+        items = nn.functional.binary_cross_entropy_with_logits(
+            logits, self.target, reduction="none"
+        )
+        return (items * self.weight).sum()
+
+    def ours(self) -> Callable[[], object]:
+        inputs = self.adapter._inputs(self.images)
+        sites = (Site(self.site),)
+        problem = Problem(self.model, inputs, self.evidence, sites, self.adapter.read)
+        return Descent(problem, OPTIONS, sites).run
+
+    def limit(self, *, frozen: bool = True) -> Callable[[], object]:
+        with torch.no_grad():
+            activation = self.cut.head(self.model, self.site, self.images)
+        return self._by_hand(activation, self.tail)
+
+    def notebook(self) -> Callable[[], object]:
+        run = self.limit()
+
+        def trained() -> object:
+            self.model.requires_grad_(True)
+            try:
+                return run()
+            finally:
+                self.model.requires_grad_(False)
+
+        return trained
+
+    def hook(self) -> Callable[[], object]:
+        with torch.no_grad():
+            activation = self.cut.head(self.model, self.site, self.images)
+
+        def whole(moved: Tensor) -> Tensor:
+            handle = self.module.register_forward_hook(lambda *_: moved)
+            try:
+                return self.model(self.images)
+            finally:
+                handle.remove()
+
+        return self._by_hand(activation, whole)
+
+    def _by_hand(self, activation: Tensor, tail: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+        unit = activation.square().flatten(1).mean(1).sqrt()
+        unit = unit.reshape(-1, *[1] * (activation.ndim - 1))
+        state: dict = {}
+        solver = Adam()
+        layerwise = self.strategy == "layerwise"
+        variable = activation if layerwise else torch.zeros_like(activation)
+
+        def forward(grad: bool) -> tuple[Tensor, Tensor]:
+            with torch.set_grad_enabled(grad):
+                leaf = variable.requires_grad_(grad)
+                moved = leaf if layerwise else torch.addcmul(activation, leaf, unit)
+                return leaf, self.loss(tail(moved))
+
+        first = forward(True)
+
+        def run() -> Tensor:
+            nonlocal variable, first
+            leaf, loss = first
+            first = None  # type: ignore[assignment]
+            for step in range(1, STEPS + 1):
+                if any(p.requires_grad for p in self.model.parameters()):
+                    loss.backward()
+                    gradient = leaf.grad
+                    leaf.grad = None
+                    self.model.zero_grad(set_to_none=True)
+                else:
+                    (gradient,) = torch.autograd.grad(loss, leaf)
+                variable = leaf.detach()
+                if layerwise:
+                    gradient = gradient.mul_(unit)
+                    variable.addcmul_(solver.step(state, gradient, STEP_SIZE), unit)
+                else:
+                    variable.add_(solver.step(state, gradient, STEP_SIZE))
+                leaf, loss = forward(step < STEPS)
+            return loss
+
+        return run
+
+    def ways(self) -> dict[str, Callable[[], Callable[[], object]]]:
+        return {
+            "ours": self.ours, "limit": self.limit, "hook": self.hook, "notebook": self.notebook,
+        }  # fmt: skip
+
+
+def seconds(way: Callable[[], Callable[[], object]]) -> float:
+    """CPU seconds of one run of the steps, set-up excluded."""
+    run = way()
+    started = time.process_time()
+    run()
+    return time.process_time() - started
+
+
+def peak(way: Callable[[], Callable[[], object]]) -> int:
+    """Most bytes of tensors alive at once in set-up and steps."""
+    gc.collect()
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        way()()
+    events = profile.profiler.kineto_results.events()
+    alive = most = 0
+    for event in sorted(
+        (e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()
+    ):
+        alive += event.nbytes()
+        most = max(most, alive)
+    return most
+
+
+def measure(cell: Cell, repeats: int, slow_repeats: int) -> dict:
+    """The ratios of one cell."""
+    ways = cell.ways()
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    with borrowed(cell.model):
+        for name in ways:
+            seconds(ways[name])  # warm up
+        for repeat in range(repeats):
+            pair = ["ours", "limit"] if repeat % 2 else ["limit", "ours"]
+            for name in [*pair, *(["hook", "notebook"] if repeat < slow_repeats else [])]:
+                times[name].append(seconds(ways[name]))
+        memory = {name: peak(ways[name]) for name in ("ours", "limit")}
+
+    def ratio(other: str) -> float:
+        pairs = zip(times["ours"], times[other], strict=False)
+        return round(statistics.median(ours / theirs for ours, theirs in pairs), 4)
+
+    middle = statistics.median(times["ours"])
+    return {
+        "model": cell.cut.model, "site": cell.site, "depth": 0.0, "strategy": cell.strategy,
+        "ratio_to_limit": ratio("limit"), "ratio_to_hook": ratio("hook"),
+        "ratio_to_notebook": ratio("notebook"),
+        "memory_ratio": round(memory["ours"] / memory["limit"], 4),
+        "ms_per_image_and_iteration": round(1e3 * middle / STEPS / BATCH, 4),
+        "image_size": cell.cut.size,
+    }  # fmt: skip
+
+
+def summary(cells: list[dict]) -> str:
+    """A line per cell and the medians."""
+    lines = [
+        f"{'model':24} {'site':10} {'depth':>5} {'strategy':10} {'limit':>6} {'hook':>6} "
+        f"{'notebook':>8} {'memory':>6} {'ms':>8}"
+    ]
+    lines += [
+        f"{c['model']:24} {c['site']:10} {c['depth']:5.2f} {c['strategy']:10} "
+        f"{c['ratio_to_limit']:6.3f} {c['ratio_to_hook']:6.3f} {c['ratio_to_notebook']:8.3f} "
+        f"{c['memory_ratio']:6.3f} {c['ms_per_image_and_iteration']:8.3f}"
+        for c in cells
+    ]
+    for key in ("ratio_to_limit", "ratio_to_hook", "ratio_to_notebook", "memory_ratio"):
+        values = [cell[key] for cell in cells]
+        lines.append(f"{key}: median {statistics.median(values):.3f}, worst {max(values):.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure all cells, or those of the models named."""
+    parser = argparse.ArgumentParser(description="Speed and memory against hand-cut models.")
+    parser.add_argument("models", nargs="*", help="only these; nothing is written then")
+    parser.add_argument("--repeats", type=int, default=11, help="runs of ours and of the limit")
+    parser.add_argument("--slow-repeats", type=int, default=3, help="runs of the other ways")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    cells: list[dict] = []
+    for cut in CUTS:
+        if options.models and cut.model not in options.models:
+            continue
+        torch.manual_seed(0)
+        model = timm.create_model(cut.model, num_classes=CLASSES, **cut.kwargs).eval()
+        model.requires_grad_(False)
+        images = torch.randn(BATCH, 3, cut.size, cut.size)
+        depths = {s.name: s.depth for s in fa.wrap(model, labels=LABELS).sites(images[:1])}
+        for site in cut.sites:
+            for strategy in ("residual", "layerwise"):
+                cell = Cell(cut, site, strategy, model, images)
+                row = measure(cell, options.repeats, options.slow_repeats)
+                cells.append(row | {"depth": round(depths[site], 3)})
+                print(summary(cells[-1:]).splitlines()[1], flush=True)
+    print(summary(cells))
+    if not options.models:
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        versions["timm"] = timm.__version__
+        machine = f"{platform.machine()} CPU, 1 thread"
+        RESULTS.parent.mkdir(exist_ok=True)
+        results = {"machine": machine, "versions": versions, "cells": cells}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

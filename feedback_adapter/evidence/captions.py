@@ -1,0 +1,201 @@
+"""A caption as evidence, and captions as what is unknown.
+
+Source: Wang, Wang, Gandhi, Ordonez, "Feedback-prop", CVPR 2018, section 4.4: objects known,
+caption unknown. The other way round is ours: -log p(caption | image) by teacher forcing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from feedback_adapter.errors import EvidenceError, did_you_mean
+from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.networks import CaptionDecoder
+from feedback_adapter.networks.captioner import END, START, UNKNOWN
+from feedback_adapter.networks.decoding import beam_search
+from feedback_adapter.outputs import Output, Outputs
+
+__all__ = ["Captions", "parse_caption", "tokenise", "write_captions"]
+
+_PAD = -1
+
+
+class Captions(Evidence):
+    """A caption is known, on a model that writes captions.
+
+    Args:
+        captions: The caption of every image, or one per image (`None`: not known; a list:
+            several captions of that image, whose losses add up).
+        confidence: Weight of the loss, in [0, 1].
+        output: Which output is the caption's; needed only where there are several.
+
+    The loss is -log p(caption | image) in nats, summed over the caption's words and its end.
+    Words that the model's vocabulary lacks count as `<unknown>`. The clamp changes nothing:
+    a caption fixes no variable of the other outputs.
+
+    Raises:
+        EvidenceError: When bound: a wrong number of images, an empty caption, or a model
+            that writes none.
+    """
+
+    def __init__(
+        self,
+        captions: str | Sequence[str | Sequence[str] | None],
+        *,
+        confidence: float = 1.0,
+        output: str | None = None,
+    ) -> None:
+        if not 0 <= confidence <= 1:
+            raise EvidenceError(f"confidence={confidence!r} must be a number from 0 to 1.")
+        self.captions, self.confidence, self.output = captions, confidence, output
+
+    def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
+        """Look the words up. See `Evidence.bind`."""
+        each = [self.captions] * batch if isinstance(self.captions, str) else list(self.captions)
+        if len(each) != batch:
+            raise EvidenceError(
+                f"Captions are given for {len(each)} images, but the batch has {batch}. "
+                "Give one per image (None where it isn't known), or one for all."
+            )
+        name = _writer(specs, self.output)
+        index = {word: place for place, word in enumerate(specs[name].labels)}
+        rows: list[list[int]] = []
+        owners: list[int] = []
+        for image, captions in enumerate(each):
+            for caption in [captions] if isinstance(captions, str) else captions or ():
+                words = tokenise(caption)
+                if not words:
+                    raise EvidenceError(f"The caption of image {image} has no words: {caption!r}.")
+                rows.append([START, *(index.get(word, UNKNOWN) for word in words), END])
+                owners.append(image)
+        longest = max(map(len, rows), default=2)
+        tokens = [row + [_PAD] * (longest - len(row)) for row in rows]
+        return _Tokens(
+            name,
+            torch.tensor(tokens, dtype=torch.long).reshape(len(rows), longest),
+            torch.tensor(owners, dtype=torch.long),
+            batch,
+            self.confidence,
+        )
+
+    def loss(self, outputs: Outputs) -> Tensor:
+        """See `Evidence.loss`."""
+        return self.bind(outputs.specs, outputs.batch).loss(outputs)
+
+    def clamp(self, outputs: Outputs) -> Outputs:
+        """See `Evidence.clamp`: nothing changes."""
+        return outputs
+
+    def known(self, outputs: Outputs) -> dict[str, Tensor]:
+        """See `Evidence.known`: none of the labels."""
+        return _none(outputs)
+
+    def take(self, images: Tensor) -> Captions:
+        """See `Evidence.take`."""
+        captions = self.captions
+        if not isinstance(captions, str):
+            captions = [captions[i] for i in images.tolist()]
+        return Captions(captions, confidence=self.confidence, output=self.output)
+
+    def __repr__(self) -> str:
+        return f"Captions({self.captions!r})"
+
+
+class _Tokens(Evidence):
+    """Captions as tokens (captions, length), and the image that each belongs to."""
+
+    def __init__(
+        self, output: str, tokens: Tensor, owners: Tensor, batch: int, confidence: float
+    ) -> None:
+        self.output, self.tokens, self.owners = output, tokens, owners
+        self.batch, self.confidence = batch, confidence
+
+    def loss(self, outputs: Outputs) -> Tensor:
+        images = outputs[self.output]
+        tokens, owners = self.tokens.to(images.device), self.owners.to(images.device)
+        decoder = _decoder(outputs.specs, self.output)
+        logits = decoder(images[owners], tokens[:, :-1].clamp(min=0))
+        each = F.cross_entropy(
+            logits.transpose(1, 2), tokens[:, 1:], ignore_index=_PAD, reduction="none"
+        ).sum(1)
+        total = torch.zeros(self.batch, dtype=each.dtype, device=each.device)
+        return total.index_add(0, owners, each) * self.confidence
+
+    def clamp(self, outputs: Outputs) -> Outputs:
+        return outputs
+
+    def known(self, outputs: Outputs) -> dict[str, Tensor]:
+        return _none(outputs)
+
+    def take(self, images: Tensor) -> _Tokens:
+        images = images.to(self.owners.device)
+        found = (self.owners.unsqueeze(0) == images.unsqueeze(1)).nonzero()
+        return _Tokens(
+            self.output, self.tokens[found[:, 1]], found[:, 0], len(images), self.confidence
+        )
+
+
+def write_captions(
+    outputs: Outputs, *, beam: int = 3, longest: int = 20, output: str | None = None
+) -> list[str]:
+    """Captions of images, from a model's outputs, e.g. `result.outputs_after`.
+
+    Args:
+        outputs: Of a model with a caption decoder.
+        beam: How many beginnings are kept; 1 is greedy search.
+        longest: Most words.
+        output: Which output is the caption's; needed only where there are several.
+
+    Raises:
+        EvidenceError: The model writes no captions.
+    """
+    name = _writer(outputs.specs, output)
+    decoder = _decoder(outputs.specs, name)
+    words = outputs.specs[name].labels
+    tokens, _ = beam_search(decoder, outputs[name], beam=beam, longest=longest)
+    return [" ".join(words[token] for token in row) for row in tokens]
+
+
+def tokenise(caption: str) -> list[str]:
+    """A caption's words, lower-case, without punctuation."""
+    return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", caption.lower().replace("\u2019", "'"))
+
+
+def parse_caption(text: str) -> Captions:
+    """A caption from the command line, as it is."""
+    return Captions(text)
+
+
+def _none(outputs: Outputs) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros_like(value, dtype=torch.bool)
+        for name, value in outputs.items()
+        if outputs.specs[name].kind != "tokens"
+    }
+
+
+def _writer(specs: Mapping[str, Output], output: str | None) -> str:
+    fits = [name for name, spec in specs.items() if spec.kind == "tokens"]
+    if output is not None and output not in fits:
+        raise EvidenceError(f"No output {output!r} is a caption's. {did_you_mean(output, fits)}")
+    if output is None and len(fits) != 1:
+        raise EvidenceError(
+            f"The model needs one output of kind 'tokens' with a decoder; {fits or 'none'} of "
+            f"{list(specs)} are."
+        )
+    return output or fits[0]
+
+
+def _decoder(specs: Mapping[str, Output], name: str) -> CaptionDecoder:
+    decoder = specs[name].decoder
+    if not isinstance(decoder, CaptionDecoder):
+        raise EvidenceError(
+            f"Output {name!r} has no decoder that can write: Output(..., decoder=...) must be a "
+            "feedback_adapter.networks.CaptionDecoder."
+        )
+    return decoder

@@ -1,0 +1,267 @@
+"""Free text near an image as evidence: a noisy observation of its labels.
+
+Source of the use: Wang, Wang, Gandhi, Ordonez, "Feedback-prop", CVPR 2018, section 4.3. The
+observation model is ours: a label that holds is mentioned with probability `hit`, one that
+doesn't with probability `false`, and the loss is the exact -log p(text | image).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from feedback_adapter.data.words import lemma
+from feedback_adapter.errors import EvidenceError, OptionsError, did_you_mean
+from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.outputs import Output, Outputs
+
+__all__ = ["Reliability", "Text", "mentions", "parse_text"]
+
+_TOKEN = re.compile(r"[a-z0-9]+(?:['-][a-z]+)*|[.,;:!?]")
+_NEGATIONS = frozenset("no not without never none nobody nothing neither nor n't".split())
+_SCOPE = 3
+"""How many words after a negation it reaches, unless the clause ends before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """How far a mention in the text says that a label holds.
+
+    Args:
+        hit: p(mentioned | holds), in (0, 1): one number, or `{label: number}`.
+        false: p(mentioned | doesn't hold), in (0, 1), below `hit`; likewise.
+
+    A label that a mapping doesn't name has the defaults.
+    """
+
+    hit: float | Mapping[str, float] = 0.4
+    false: float | Mapping[str, float] = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("hit", "false"):
+            value = getattr(self, name)
+            for item in value.values() if isinstance(value, Mapping) else [value]:
+                if not 0 < item < 1:
+                    raise OptionsError(f"{name}={item!r} is out of range: it must be in (0, 1).")
+
+    @classmethod
+    def fit(
+        cls,
+        texts: Sequence[str],
+        truth: Tensor,
+        labels: Sequence[str],
+        *,
+        strength: float = 20.0,
+    ) -> Reliability:
+        """Count, on images with text and truth, how often each label is mentioned.
+
+        Args:
+            texts: One per image.
+            truth: (images, labels) bool: whether each label holds.
+            labels: Their names.
+            strength: How many images' worth the mean over labels counts beside a label's
+                own, above 0; rare labels lean on it.
+        """
+        said = mentions(texts, labels).to(torch.float64)
+        holds = truth.to(torch.float64)
+        rates: list[dict[str, float]] = []
+        for given in (holds, 1 - holds):
+            mean = (said * given).sum() / given.sum().clamp(min=1)
+            rate = ((said * given).sum(0) + strength * mean) / (given.sum(0) + strength)
+            rate = rate.clamp(1e-4, 1 - 1e-4)
+            rates.append(dict(zip(labels, rate.tolist(), strict=True)))
+        return cls(*rates)
+
+    def of(self, labels: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(labels,) hit and false."""
+        pairs: list[Tensor] = []
+        for value, default in ((self.hit, 0.4), (self.false, 0.02)):
+            if isinstance(value, Mapping):
+                pairs.append(torch.tensor([value.get(label, default) for label in labels]))
+            else:
+                pairs.append(torch.full((len(labels),), float(value)))
+        return pairs[0], pairs[1]
+
+
+class Text(Evidence):
+    """Text that was found near an image: a caption, an article, tags.
+
+    Words are compared with the labels after lower-casing and lemmatising ("dogs" mentions
+    "dog"), labels of several words as a phrase. What a negation reaches ("no dogs",
+    "without a hat") is left out.
+
+    Args:
+        text: The text of every image of the batch, or one per image, `None` where there is
+            none.
+        reliability: How far to trust it; `Reliability.fit` learns it from examples.
+        absent: Weight, in [0, 1], of what follows from a label that isn't mentioned; 0
+            ignores it.
+        confidence: Weight of the whole, in [0, 1].
+        output: Which multilabel output the words are labels of; needed only where there
+            are several.
+
+    Raises:
+        EvidenceError: A weight out of range; when bound: a wrong number of images, or no
+            multilabel output.
+    """
+
+    def __init__(
+        self,
+        text: str | Sequence[str | None],
+        *,
+        reliability: Reliability | None = None,
+        absent: float = 1.0,
+        confidence: float = 1.0,
+        output: str | None = None,
+    ) -> None:
+        for name, value in (("absent", absent), ("confidence", confidence)):
+            if not 0 <= value <= 1:
+                raise EvidenceError(f"{name}={value!r} must be a number from 0 to 1.")
+        self.text, self.reliability = text, reliability or Reliability()
+        self.absent, self.confidence, self.output = absent, confidence, output
+
+    def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
+        """Find the labels in the texts. See `Evidence.bind`."""
+        texts = [self.text] * batch if isinstance(self.text, str) else list(self.text)
+        if len(texts) != batch:
+            raise EvidenceError(
+                f"There are {len(texts)} texts, but the batch has {batch} images. "
+                "Give one per image (None where there is none), or one for all."
+            )
+        fits = [name for name, spec in specs.items() if spec.kind == "multilabel"]
+        if self.output is not None and self.output not in fits:
+            raise EvidenceError(
+                f"There is no multilabel output {self.output!r}. {did_you_mean(self.output, fits)}"
+            )
+        if self.output is None and len(fits) != 1:
+            raise EvidenceError(
+                f"Text needs one multilabel output; {fits or 'none'} of {list(specs)} are. "
+                "Say which with Text(..., output=NAME)."
+            )
+        name = self.output or fits[0]
+        labels = specs[name].labels
+        said = mentions([text or "" for text in texts], labels)
+        weight = torch.where(said, 1.0, self.absent) * self.confidence
+        weight = weight * torch.tensor([text is not None for text in texts]).unsqueeze(1)
+        hit, false = self.reliability.of(labels)
+        return _Mentions(name, said, weight, hit, false)
+
+    def loss(self, outputs: Outputs) -> Tensor:
+        """See `Evidence.loss`."""
+        return self.bind(outputs.specs, outputs.batch).loss(outputs)
+
+    def clamp(self, outputs: Outputs) -> Outputs:
+        """See `Evidence.clamp`: Bayes' rule, label by label."""
+        return self.bind(outputs.specs, outputs.batch).clamp(outputs)
+
+    def known(self, outputs: Outputs) -> dict[str, Tensor]:
+        """See `Evidence.known`: what is mentioned."""
+        return self.bind(outputs.specs, outputs.batch).known(outputs)
+
+    def take(self, images: Tensor) -> Text:
+        """See `Evidence.take`."""
+        text = self.text if isinstance(self.text, str) else [self.text[i] for i in images.tolist()]
+        return Text(
+            text, reliability=self.reliability, absent=self.absent,
+            confidence=self.confidence, output=self.output,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Text({self.text!r})"
+
+
+class _Mentions(Evidence):
+    """Which labels are mentioned, (batch, labels) bool, with the weight of each."""
+
+    def __init__(
+        self, output: str, said: Tensor, weight: Tensor, hit: Tensor, false: Tensor
+    ) -> None:
+        self.output, self.said, self.weight = output, said, weight
+        self.hit, self.false = hit, false
+
+    def _ratios(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """-log p(observation | holds) and -log p(observation | doesn't), (batch, labels)."""
+        said = self.said.to(like.device)
+        hit, false = self.hit.to(like), self.false.to(like)
+        if_true = torch.where(said, hit, 1 - hit).log()
+        if_false = torch.where(said, false, 1 - false).log()
+        return if_true, if_false
+
+    def loss(self, outputs: Outputs) -> Tensor:
+        logits = outputs[self.output]
+        if_true, if_false = self._ratios(logits)
+        both = torch.logaddexp(F.logsigmoid(logits) + if_true, F.logsigmoid(-logits) + if_false)
+        return -(both * self.weight.to(logits)).sum(1)
+
+    def clamp(self, outputs: Outputs) -> Outputs:
+        logits = outputs[self.output]
+        if_true, if_false = self._ratios(logits)
+        moved = logits + (if_true - if_false) * self.weight.to(logits)
+        return outputs.replace(**{self.output: moved})
+
+    def known(self, outputs: Outputs) -> dict[str, Tensor]:
+        known: dict[str, Tensor] = {}
+        for name, logits in outputs.items():
+            if outputs.specs[name].kind == "tokens":
+                continue
+            mask = torch.zeros_like(logits, dtype=torch.bool)
+            known[name] = self.said.to(logits.device) if name == self.output else mask
+        return known
+
+    def take(self, images: Tensor) -> _Mentions:
+        rows = images.to(self.said.device)
+        return _Mentions(self.output, self.said[rows], self.weight[rows], self.hit, self.false)
+
+
+def mentions(texts: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """Which labels each text mentions, (texts, labels) bool.
+
+    Args:
+        texts: In English, in any case.
+        labels: Words or phrases; compared as they are and lemmatised.
+    """
+    index: dict[tuple[str, ...], list[int]] = {}
+    for place, label in enumerate(labels):
+        words = tuple(re.findall(r"[a-z0-9]+", label.lower()))
+        for form in {words, tuple(lemma(word) for word in words)}:
+            index.setdefault(form, []).append(place)
+    longest = max((len(form) for form in index), default=1)
+    said = torch.zeros(len(texts), len(labels), dtype=torch.bool)
+    for row, text in enumerate(texts):
+        words = _words(text)
+        lemmas = [lemma(word) if word else "" for word in words]
+        for start in range(len(words)):
+            for length in range(1, min(longest, len(words) - start) + 1):
+                for form in (words, lemmas):
+                    for place in index.get(tuple(form[start : start + length]), ()):
+                        said[row, place] = True
+    return said
+
+
+def parse_text(text: str) -> Text:
+    """Text from the command line, as it is."""
+    return Text(text)
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words; empty strings where a negation reaches, or a clause ends."""
+    text = text.lower().replace("\u2019", "'").replace("n't", " n't")
+    words: list[str] = []
+    left = 0
+    for token in re.findall(r"n't|" + _TOKEN.pattern, text):
+        if token in ".,;:!?":
+            left = 0
+            words.append("")
+        elif token in _NEGATIONS:
+            left = _SCOPE
+            words.append("")
+        else:
+            for part in token.removesuffix("'s").split("-"):
+                words.append("" if left > 0 else part)
+                left = max(left - 1, 0)
+    return words

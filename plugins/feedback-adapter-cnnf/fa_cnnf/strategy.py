@@ -1,0 +1,110 @@
+"""The strategy `cnnf`: feedback generates from what is known (evidence at the top)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fa_cnnf.loop import CNNF, read_out
+from fa_cnnf.tied import TiedLoop
+from feedback_adapter.errors import OptionsError
+from feedback_adapter.outputs import Outputs
+from feedback_adapter.refinement import Refinement
+from feedback_adapter.strategies.base import Problem, Strategy
+
+__all__ = ["CNNFOptions", "CNNFStrategy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CNNFOptions:
+    """Options of the strategy `cnnf`.
+
+    Args:
+        steps: T, feedback iterations, at least 0.
+        step_size: eta, how far the feature moves towards its reconstruction, in [0, 1]. A
+            model made by `fa_cnnf.convert` keeps its own.
+        readout: `"last"`, or `"avg"`: the mean of the logits of all T + 1 iterates.
+        norms: In tied mode, normalise feedback below every convolution.
+        trace: Whether `Refinement.trace` holds the logits after every step.
+
+    Raises:
+        OptionsError: A value is out of its range.
+    """
+
+    steps: int = 2
+    step_size: float = 0.1
+    readout: Literal["last", "avg"] = "last"
+    norms: bool = True
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        rules = {
+            "steps": (self.steps >= 0, "at least 0"),
+            "step_size": (0 <= self.step_size <= 1, "in [0, 1]"),
+            "readout": (self.readout in ("last", "avg"), "'last' or 'avg'"),
+        }
+        for name, (fine, possible) in rules.items():
+            if not fine:
+                value = getattr(self, name)
+                raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
+
+
+class CNNFStrategy(Strategy[CNNFOptions]):
+    """Runs the loop with the top of its feedback clamped to the evidence.
+
+    On a model made by `fa_cnnf.convert` this is CNN-F, at that model's site. On any other it
+    is tied mode, at the first pivot.
+    """
+
+    def refine(self, problem: Problem) -> Refinement:
+        """Refine one batch. See `Strategy.refine`."""
+        options, evidence = self.options, problem.evidence
+        loops = [m for m in problem.model.modules() if isinstance(m, CNNF)]
+        model = problem.model
+        first = problem.read(self._call(problem))
+        (name,) = list(first)[:1]
+
+        def outputs_of(logits: Tensor) -> Outputs:
+            return Outputs({name: logits}, first.specs)
+
+        def clamp(logits: Tensor) -> Tensor:
+            return evidence.clamp(outputs_of(logits))[name]
+
+        if loops and model is loops[0]:
+            with torch.no_grad():
+                unroll = loops[0].unroll(problem.inputs.images, options.steps, clamp)
+            pivots = (loops[0].sites[0],)
+        else:
+            loop = TiedLoop(
+                model,
+                problem.pivots[0],
+                options.steps,
+                options.step_size,
+                norms=options.norms,
+                read=lambda value: problem.read(value)[name],
+            )
+            unroll = loop.unroll(problem.inputs, clamp)
+            pivots = (problem.pivots[0].name,)
+        logits = unroll.logits
+        after = outputs_of(read_out(logits, options.readout))
+        losses = torch.stack([evidence.loss(outputs_of(o)) for o in logits])
+        batch = problem.inputs.batch
+        return Refinement(
+            outputs_before=outputs_of(logits[0]),
+            outputs_after=after,
+            losses=losses.detach(),
+            steps=torch.full((batch,), options.steps, device=logits.device),
+            converged=torch.zeros(batch, dtype=torch.bool, device=logits.device),
+            known=evidence.known(outputs_of(logits[0])),
+            pivots=pivots,
+            trace={name: logits} if options.trace else None,
+        )
+
+    def _call(self, problem: Problem) -> object:
+        with torch.no_grad():
+            if isinstance(problem.model, CNNF):
+                return problem.model(problem.inputs.images, 0)
+            return problem.model(*problem.inputs.args, **problem.inputs.kwargs)

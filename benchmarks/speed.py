@@ -73,7 +73,7 @@ class Cell:
         problem = Problem(self.model, inputs, self.evidence, sites, self.adapter.read)
         return Descent(problem, OPTIONS, sites).run
 
-    def limit(self, *, frozen: bool = True) -> Callable[[], object]:
+    def limit(self) -> Callable[[], object]:
         with torch.no_grad():
             activation = self.cut.head(self.model, self.site, self.images)
         return self._by_hand(activation, self.tail)
@@ -103,7 +103,9 @@ class Cell:
 
         return self._by_hand(activation, whole)
 
-    def _by_hand(self, activation: Tensor, tail: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+    def _by_hand(
+        self, activation: Tensor, tail: Callable[[Tensor], Tensor]
+    ) -> Callable[[], object]:
         unit = activation.square().flatten(1).mean(1).sqrt()
         unit = unit.reshape(-1, *[1] * (activation.ndim - 1))
         state: dict = {}
@@ -164,9 +166,7 @@ def peak(way: Callable[[], Callable[[], object]]) -> int:
         way()()
     events = profile.profiler.kineto_results.events()
     alive = most = 0
-    for event in sorted(
-        (e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()
-    ):
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         alive += event.nbytes()
         most = max(most, alive)
     return most

@@ -16,6 +16,7 @@ from feedback_adapter.evidence import (
 from feedback_adapter.hookspecs import CheckpointSpec, EvidenceSpec, StrategySpec, hookimpl
 from feedback_adapter.outputs import Output, Outputs
 from feedback_adapter.pretrained import pretrained
+from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Change, Refinement
 from feedback_adapter.sites import Site
 from feedback_adapter.strategies import (
@@ -23,6 +24,7 @@ from feedback_adapter.strategies import (
     SGD,
     Adam,
     LayerwiseOptions,
+    PosteriorOptions,
     Problem,
     ResidualOptions,
     Solver,
@@ -47,10 +49,12 @@ __all__ = [
     "Evidence",
     "EvidenceSpec",
     "FeedbackAdapterError",
+    "LabelPrior",
     "Labels",
     "LayerwiseOptions",
     "Output",
     "Outputs",
+    "PosteriorOptions",
     "Problem",
     "Refinement",
     "Reliability",

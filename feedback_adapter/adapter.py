@@ -21,11 +21,13 @@ from feedback_adapter.errors import (
 )
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Kind, Output, Outputs, pick
+from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import SINGLE, Refinement
 from feedback_adapter.sites import Inputs, Site, borrowed, discover
-from feedback_adapter.sites.choose import middle
+from feedback_adapter.sites.choose import middle, spread
 from feedback_adapter.sites.site import parse_site
 from feedback_adapter.strategies.base import Problem
+from feedback_adapter.strategies.selection import Choice, choose
 
 if TYPE_CHECKING:
     from feedback_adapter.checkpoint import Architecture, Transform
@@ -56,6 +58,7 @@ class Adapter:
         outputs: What the model returns, by name.
         transform: How photos become the model's input, if known.
         defaults: What `refine` does where it isn't told.
+        priors: Label statistics of a training set, by output; see `fit_prior`.
     """
 
     def __init__(
@@ -65,11 +68,13 @@ class Adapter:
         *,
         transform: Transform | None = None,
         defaults: Defaults | None = None,
+        priors: Mapping[str, LabelPrior] | None = None,
     ) -> None:
         self.model = _unwrapped(model)
         self.outputs = dict(outputs)
         self.transform = transform
         self.defaults = defaults or Defaults()
+        self.priors = dict(priors or {})
         self._auto: dict[tuple[int, ...], tuple[str, ...]] = {}
 
     @property
@@ -120,7 +125,9 @@ class Adapter:
             images: (batch, channels, height, width), as the model takes them; a tuple of
                 its arguments, or a dict of its keyword arguments.
             evidence: What is known, e.g. `Labels({"dog": 1})`.
-            strategy: Name of a strategy; by default the checkpoint's, else `"residual"`.
+            strategy: Name of a strategy. By default, or with `"auto"`, what measured best:
+                `"posterior"` where label statistics are there (`fit_prior`) and a label is
+                known, else the checkpoint's, else `"residual"`.
             pivots: Names of sites or sites, or `"auto"`; by default the checkpoint's.
             options: The strategy's options, whole.
             **overrides: Single options by name, e.g. `steps=20`.
@@ -142,16 +149,85 @@ class Adapter:
                 "pass evidence such as Labels({'dog': 1})."
             )
         inputs = self._inputs(images)
-        name = strategy or self.defaults.strategy
+        bound = evidence.bind(self.outputs, inputs.batch)
+        name = strategy if strategy not in (None, "auto") else self._best(bound, inputs, options)
         spec = plugins.strategy(name)
         made = self._options(name, spec.options, options, overrides)
-        bound = evidence.bind(self.outputs, inputs.batch)
         if inputs.batch == 0:
             return self._empty(inputs, bound, name)
         with borrowed(self.model):
-            problem = Problem(self.model, inputs, bound, self._pivots(inputs, pivots), self.read)
+            problem = Problem(
+                self.model, inputs, bound, self._pivots(inputs, pivots), self.read, self.priors
+            )
             result = spec.strategy(made).refine(problem)
         return dataclasses.replace(result, strategy=name, images=self._pictures(inputs))
+
+    @torch.inference_mode(False)
+    def choose_pivots(
+        self,
+        images: Any,
+        evidence: Evidence,
+        *,
+        strategy: str | None = None,
+        pivots: Sequence[str | Site] | None = None,
+        steps: int = 20,
+        step_sizes: Sequence[float] = (0.003, 0.01, 0.03, 0.1),
+        hide: float = 0.5,
+        batch: int = 64,
+        tolerance: float = 0.02,
+        seed: int = 0,
+        **overrides: Any,
+    ) -> Choice:
+        """The pivot, step size and number of steps that best predict part of what is known.
+
+        Part of what is known of each image is hidden, the rest refines, and the setting under
+        which the hidden part is likeliest is chosen. The unknown outputs play no part.
+
+        Args:
+            images: As for `refine`; some hundred of them give a reliable choice.
+            evidence: What is known of them, at least two variables of an image.
+            strategy: Name of the strategy; it must descend (`"residual"`, `"layerwise"`).
+            pivots: Sites to try; by default six from early to late.
+            steps: Most steps to try; every smaller number is tried with it.
+            step_sizes: Step sizes to try.
+            hide: Share of what is known of an image that is hidden, in (0, 1).
+            batch: Images refined at a time.
+            tolerance: Of the settings whose gain is at most this share below the best, the
+                cheapest is chosen.
+            seed: Of what is hidden.
+            **overrides: Other options of the strategy, by name.
+
+        Returns:
+            The choice: `refine(images, evidence, **choice.arguments)`.
+
+        Raises:
+            EvidenceError: No image has two known variables.
+            OptionsError: `hide` isn't in (0, 1).
+        """
+        if not 0 < hide < 1:
+            raise OptionsError(f"hide={hide!r} is out of range: it must be between 0 and 1.")
+        inputs = self._inputs(images)
+        bound = evidence.bind(self.outputs, inputs.batch)
+        rows = torch.arange(inputs.batch, device=inputs.images.device)
+        one = inputs.take(rows[:1])
+        with borrowed(self.model), torch.no_grad():
+            costs = {site.key: site for site in discover(self.model, one)}
+            if pivots is None:
+                sites = spread(self.model, one, self.read, 6)
+            else:
+                keys = [parse_site(pivot) for pivot in pivots]
+                sites = [costs.get(key, Site(*key)) for key in keys]
+            parts = [inputs.take(part) for part in rows.split(batch)]
+            found = [self.read(self.model(*p.args, **p.kwargs)) for p in parts]
+        plain = Outputs({n: torch.cat([o[n] for o in found]) for n in found[0]}, self.outputs)
+
+        def refine(part: Tensor, hidden: Evidence, **arguments: Any) -> Refinement:
+            return self.refine(inputs.take(part), hidden, **arguments, **overrides)
+
+        return choose(
+            refine, strategy or self.defaults.strategy, sites, bound, plain, steps=steps,
+            step_sizes=step_sizes, hide=hide, batch=batch, tolerance=tolerance, seed=seed,
+        )  # fmt: skip
 
     def read(self, value: Any) -> Outputs:
         """Make `Outputs` of what the model returned.
@@ -193,7 +269,51 @@ class Adapter:
 
         return save(self, Path(directory), architecture)
 
+    def fit_prior(
+        self, probabilities: Tensor, targets: Tensor, *, output: str | None = None
+    ) -> LabelPrior:
+        """Learn from training images which labels go together, for `strategy="posterior"`.
+
+        Args:
+            probabilities: (images, labels), what this model says of them, in [0, 1].
+            targets: (images, labels), the truth.
+            output: Of which output; needed only where there are several.
+
+        Returns:
+            The statistics, which the adapter uses from now on, and `save` keeps.
+
+        Raises:
+            DataError: The shapes differ.
+            ModelError: No such output, or one that isn't multilabel.
+        """
+        fits = [name for name, spec in self.outputs.items() if spec.kind == "multilabel"]
+        name = output if output is not None else (fits[0] if len(fits) == 1 else None)
+        if name not in fits:
+            raise ModelError(
+                f"Label statistics are of one multilabel output; {fits or 'none'} are, not "
+                f"{output!r}."
+            )
+        self.priors[name] = LabelPrior.fit(probabilities, targets)
+        return self.priors[name]
+
     # ---- what refine needs ----
+
+    def _best(self, bound: Evidence, inputs: Inputs, options: Any) -> str:
+        """The strategy that measured best for what is there."""
+        own = self.defaults.strategy
+        if options is not None or not self.priors or inputs.batch == 0:
+            return own
+        device = inputs.images.device
+        blank = Outputs(
+            {
+                name: torch.zeros(inputs.batch, len(spec.labels), device=device)
+                for name, spec in self.outputs.items()
+            },
+            self.outputs,
+        )
+        known = bound.known(blank)
+        told = any(bool(known[name].any()) for name in self.priors if name in known)
+        return "posterior" if told else own
 
     def _inputs(self, images: Any) -> Inputs:
         inputs = Inputs.of(images)

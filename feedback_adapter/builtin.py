@@ -8,6 +8,7 @@ from feedback_adapter.evidence.labels import Labels, parse_labels
 from feedback_adapter.evidence.text import Text, parse_text
 from feedback_adapter.hookspecs import EvidenceSpec, StrategySpec, hookimpl
 from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
+from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions
 from feedback_adapter.strategies.residual import Residual, ResidualOptions
 
 __all__ = ["feedback_adapter_evidence_types", "feedback_adapter_strategies"]
@@ -32,4 +33,7 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
             "residual", Residual, ResidualOptions, "add a change to every pivot, all at once"
         ),
         StrategySpec("layerwise", Layerwise, LayerwiseOptions, "move one pivot after the other"),
+        StrategySpec(
+            "posterior", Posterior, PosteriorOptions, "label statistics of a training set"
+        ),
     ]

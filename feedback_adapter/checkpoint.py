@@ -19,12 +19,14 @@ from feedback_adapter.adapter import Adapter, Defaults
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.networks import NETWORKS
 from feedback_adapter.outputs import Output
+from feedback_adapter.prior import LabelPrior
 from feedback_adapter.transform import Transform
 
 __all__ = ["Architecture", "Transform", "load", "read_config", "save"]
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_NOTE = ("file", "sha256", "dtype")  # what config.json says of the weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Architecture:
             )
         raise CheckpointError(
             f"library={self.library!r} is not possible: 'timm', 'torchvision' and "
-            "'feedback_adapter' are."
+            "'feedback_adapter' are. A plugin may build its own (as fa_cnnf.load does), or "
+            "load(..., model=yours)."
         )
 
 
@@ -133,7 +136,17 @@ def load(
         )
         for key, value in config["outputs"].items()
     }
-    return Adapter(model.to(device).eval(), outputs, transform=transform, defaults=defaults)
+    priors = {key: _prior(folder, note) for key, note in config.get("priors", {}).items()}
+    return Adapter(
+        model.to(device).eval(), outputs, transform=transform, defaults=defaults, priors=priors
+    )
+
+
+def _prior(folder: Path, note: Mapping[str, str]) -> LabelPrior:
+    file = folder / note["file"]
+    if not file.is_file() or _sha256(file) != note["sha256"]:
+        raise CheckpointError(f"{file} is missing or isn't the one that {CONFIG} means.")
+    return LabelPrior.load(file)
 
 
 def find(name: str | Path) -> Path:
@@ -161,11 +174,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder / CONFIG} holds a {type(config).__name__}, not an object.")
     if config.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder / CONFIG} has format {config.get('format')!r}; this version reads {FORMAT}."
         )
     missing = [key for key in ("architecture", "outputs", "weights") if key not in config]
+    missing += [f"weights.{key}" for key in _NOTE if key not in config.get("weights", _NOTE)]
     if missing:
         raise CheckpointError(f"{folder / CONFIG} lacks {missing}.")
     return config
@@ -181,7 +197,7 @@ def save(adapter: Adapter, folder: Path, architecture: Architecture | None) -> P
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in adapter.model.state_dict().items()}
     safetensors.torch.save_file(_unshared(state), folder / WEIGHTS)
-    config = {
+    config: dict[str, Any] = {
         "format": FORMAT,
         "name": folder.name,
         "architecture": dataclasses.asdict(architecture) if architecture else None,
@@ -198,6 +214,10 @@ def save(adapter: Adapter, folder: Path, architecture: Architecture | None) -> P
             "options": dict(adapter.defaults.options),
         },
     }
+    for name, prior in adapter.priors.items():
+        file = folder / f"prior-{name}.safetensors"
+        prior.save(file)
+        config.setdefault("priors", {})[name] = {"file": file.name, "sha256": _sha256(file)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1))
     return folder
 

@@ -105,7 +105,9 @@ class Plugins:
             self._manager.register(plugin, name)
             self._manager.check_pending()
             added = {kind: self._ask(plugin, hook) for kind, hook in _HOOKS.items()}
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # SystemExit too
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             self._failed(name, distribution, version, error)
@@ -140,6 +142,10 @@ class Plugins:
         for spec in specs:
             if not isinstance(spec, wanted):
                 raise TypeError(f"{hook} must yield {wanted.__name__}, not {type(spec).__name__}")
+        names = [spec.name for spec in specs]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{hook} yields {name!r} more than once")
         return specs
 
     def _failed(self, name: str, distribution: str, version: str, error: BaseException) -> None:

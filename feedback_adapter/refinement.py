@@ -125,9 +125,10 @@ class Refinement:
 
     def rich_table(self, top: int = 5, image: int = 0, title: str | None = None) -> Table:
         """The same for a rich console."""
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=title or f"image {image}", title_justify="left")
+        table = Table(title=escape(title or f"image {image}"), title_justify="left")
         table.add_column("label")
         for column in ("before", "after", "change"):
             table.add_column(column, justify="right")
@@ -137,7 +138,7 @@ class Refinement:
             moved = change.after - change.before
             style = "cyan" if change.known else "green" if moved > 0 else "red"
             table.add_row(
-                f"{change.output}/{change.label}" if several else change.label,
+                escape(f"{change.output}/{change.label}" if several else change.label),
                 f"{change.before:6.1%}",
                 f"{change.after:6.1%}",
                 f"{moved * 100:+.1f}",

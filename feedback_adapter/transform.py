@@ -9,9 +9,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from feedback_adapter.errors import InputError
+from feedback_adapter.errors import InputError, did_you_mean
 
 __all__ = ["Transform"]
+
+_INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +22,12 @@ class Transform:
 
     Args:
         size: Height and width in pixels.
-        interpolation: `"bicubic"`, `"bilinear"` or `"nearest"`.
+        interpolation: `"bicubic"`, `"bilinear"`, `"nearest"` or another of Pillow's.
         mean: Per channel, of values in [0, 1].
         std: Per channel, of values in [0, 1].
+
+    Raises:
+        InputError: Pillow has no such interpolation.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -33,6 +38,11 @@ class Transform:
     def __post_init__(self) -> None:
         for name in ("size", "mean", "std"):  # JSON knows no tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.interpolation not in _INTERPOLATIONS:
+            raise InputError(
+                f"There is no interpolation {self.interpolation!r}. "
+                f"{did_you_mean(self.interpolation, _INTERPOLATIONS)}"
+            )
 
     def __call__(self, photo: Image.Image) -> Tensor:
         """One photo as (channels, height, width), float32."""
@@ -58,6 +68,8 @@ class Transform:
                 raise InputError(f"There is no image {str(path)!r}.") from error
             except UnidentifiedImageError as error:
                 raise InputError(f"{str(path)!r} is not an image that Pillow can read.") from error
+            except OSError as error:  # a folder, no permission, or a photo that is cut off
+                raise InputError(f"{str(path)!r} can't be read: {error}.") from error
         return torch.stack(photos)
 
     def picture(self, images: Tensor) -> Tensor:

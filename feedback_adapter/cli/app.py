@@ -6,8 +6,9 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from feedback_adapter.cli import demo, evaluate, plugins, refine, sites, zoo
+from feedback_adapter.cli import commands, demo, evaluate, plugins, refine, sites, zoo
 from feedback_adapter.errors import FeedbackAdapterError
 
 __all__ = ["app", "main"]
@@ -25,6 +26,7 @@ app.command()(evaluate.evaluate)
 app.command()(sites.sites)
 app.command("plugins")(plugins.list_plugins)
 app.add_typer(zoo.app, name="zoo")
+commands.add_to(app)
 
 
 def main() -> None:
@@ -32,5 +34,6 @@ def main() -> None:
     try:
         app()
     except FeedbackAdapterError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        said = Text.assemble(("Error:", "bold red"), f" {error}")  # a message may hold [brackets]
+        Console(stderr=True).print(said, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from feedback_adapter.cli.common import console, print_json
@@ -33,7 +34,7 @@ def list_plugins(
             info.distribution,
             info.version,
             info.status,
-            info.reason or adds,
+            escape(info.reason or adds),
             style=style,
         )
     console.print(table)

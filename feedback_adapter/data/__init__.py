@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from feedback_adapter.data import coco, flickr8k
+from feedback_adapter.data import coco, flickr8k, tinyimagenet
 from feedback_adapter.data.base import SPLITS, LabelledImages
 from feedback_adapter.errors import DataError, did_you_mean
 
@@ -22,6 +22,7 @@ __all__ = ["SOURCES", "SPLITS", "LabelledImages", "read"]
 SOURCES: dict[str, Callable[[Path, Sequence[str] | None], LabelledImages]] = {
     "caption-words": flickr8k.read_words,
     "coco-objects": coco.read_objects,
+    "tinyimagenet-fine": tinyimagenet.read_fine,
 }
 """Source name, as in a checkpoint's config, to its reader."""
 

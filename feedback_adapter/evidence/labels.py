@@ -173,6 +173,10 @@ class _Bound(Evidence):
     def __init__(self, target: dict[str, Tensor], weight: dict[str, Tensor]) -> None:
         self.target, self.weight = _ordinary(target), _ordinary(weight)
         self.specs: Mapping[str, Output] = {}
+        # Only outputs of which something is known are in the loss: a pivot that reaches others
+        # alone is a mistake that should be found. If nothing is known at all, all are (with 0).
+        some = [name for name, w in self.weight.items() if bool((w > 0).any())]
+        self.stated = some or list(self.weight)
 
     def conflict(self, other: Evidence) -> str | None:
         if not isinstance(other, _Bound):
@@ -183,6 +187,12 @@ class _Bound(Evidence):
             for image, column in apart.nonzero().tolist()[:1]:
                 label = self.specs[name].labels[column]
                 return f"{label!r} is said to be both present and absent in image {image}."
+            if self.specs[name].kind == "multiclass":
+                target = torch.where(other.weight[name] > 0, other.target[name], self.target[name])
+                weight = torch.maximum(self.weight[name], other.weight[name])
+                why = _impossible(name, self.specs[name], target, weight)
+                if why:
+                    return why
         return None
 
     def check(self, specs: Mapping[str, Output]) -> _Bound:
@@ -190,17 +200,9 @@ class _Bound(Evidence):
         for name, spec in specs.items():
             if spec.kind != "multiclass" or name not in self.target:
                 continue
-            total = (self.target[name] * (self.weight[name] > 0)).sum(1)
-            ruled_out = ((self.target[name] == 0) & (self.weight[name] == 1)).all(1)
-            for index in ((total > 1 + 1e-6) | ruled_out).nonzero().flatten().tolist():
-                said = {
-                    spec.labels[i]: float(self.target[name][index, i])
-                    for i in self.weight[name][index].nonzero().flatten().tolist()[:5]
-                }
-                raise EvidenceError(
-                    f"Contradiction for image {index}: the classes of {name!r} exclude each other, "
-                    f"so their probabilities can't be {said}. At most one can be 1, one must be."
-                )
+            why = _impossible(name, spec, self.target[name], self.weight[name])
+            if why:
+                raise EvidenceError(f"Contradiction: {why}")
         return self
 
     def _on(self, like: Tensor, name: str) -> tuple[Tensor, Tensor]:
@@ -212,7 +214,7 @@ class _Bound(Evidence):
 
     def loss(self, outputs: Outputs) -> Tensor:
         total: Tensor | None = None
-        for name in self.target:
+        for name in self.stated:
             logits = outputs[name]
             target, weight = self._on(logits, name)
             if outputs.specs[name].kind == "multilabel":
@@ -243,13 +245,13 @@ class _Bound(Evidence):
                 new[name] = torch.where(weight > 0, fixed, logits)
             else:
                 known = weight > 0
-                free = torch.where(known, 0.0, p)
-                rest = (1 - torch.where(known, mixed, 0.0).sum(1, keepdim=True)).clamp(min=0)
-                share = free * rest / free.sum(1, keepdim=True).clamp(min=1 - _LIMIT)
-                posterior = torch.where(known, mixed, share).clamp(min=1 - _LIMIT)
-                posterior = (posterior / posterior.sum(1, keepdim=True)).log()
+                # of the unknown classes among themselves, however unlikely they are together
+                free = logits.masked_fill(known, torch.finfo(logits.dtype).min).log_softmax(1)
+                rest = 1 - torch.where(known, mixed, 0.0).sum(1, keepdim=True)
+                fixed = mixed.clamp(min=1 - _LIMIT).log()
+                posterior = torch.where(known, fixed, free + rest.clamp(min=1 - _LIMIT).log())
                 some = known.any(1, keepdim=True)
-                new[name] = torch.where(some, posterior, logits)
+                new[name] = torch.where(some, posterior.log_softmax(1), logits)
         return outputs.replace(**new)
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
@@ -265,6 +267,22 @@ class _Bound(Evidence):
 def _ordinary(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies of what was made under inference_mode, which autograd refuses."""
     return {name: t.clone() if t.is_inference() else t for name, t in tensors.items()}
+
+
+def _impossible(name: str, spec: Output, target: Tensor, weight: Tensor) -> str | None:
+    """Why no probabilities of classes that exclude each other are like this, if so."""
+    total = (target * (weight > 0)).sum(1)
+    ruled_out = ((target == 0) & (weight == 1)).all(1)
+    for index in ((total > 1 + 1e-6) | ruled_out).nonzero().flatten().tolist():
+        said = {
+            spec.labels[i]: float(target[index, i])
+            for i in weight[index].nonzero().flatten().tolist()[:5]
+        }
+        return (
+            f"in image {index} the classes of {name!r} exclude each other, so their probabilities "
+            f"can't be {said}. At most one can be 1, one must be."
+        )
+    return None
 
 
 class _TensorLabels(Evidence):

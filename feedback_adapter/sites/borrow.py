@@ -1,8 +1,9 @@
 """Holding a model still while it is refined, and giving it back as it was.
 
 For the time of a refinement only: evaluation mode, frozen parameters, and PyTorch's own
-shortcuts off that don't make the calls that we watch (compiled graphs, the fused attention
-of `nn.MultiheadAttention`, gradient checkpointing's second forward pass). Whatever is set is
+shortcuts off that don't make the calls that we watch, or that round otherwise with gradients
+than without (compiled graphs, the fused path of `nn.MultiheadAttention`, attention kernels,
+gradient checkpointing's second forward pass). Whatever is set is
 counted, so that several threads can hold the same model, or models that share layers: the
 last one restores.
 """
@@ -15,8 +16,9 @@ from collections.abc import Generator
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo import eval_frame
+from torch.nn import attention, functional
 from torch.utils import checkpoint
 
 from feedback_adapter.errors import ModelError
@@ -86,7 +88,7 @@ def _give_back(changes: list[Change]) -> None:
                 setattr(owner, name, before)
 
 
-# ---- shortcuts that don't make the calls that we watch ----
+# ---- shortcuts ----
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -127,7 +129,25 @@ def _uncheckpointed(module: Any) -> Generator[Change]:
             yield module, name, generator
 
 
+_attention = functional.scaled_dot_product_attention
+
+
+def _one_attention(*args: Any, **kwargs: Any) -> Tensor:
+    """Attention by one kernel, whether or not its mask requires gradients.
+
+    On a CPU the fused kernel can't differentiate a mask, so that PyTorch falls back where a
+    mask is computed from the activations, and rounds otherwise than it does without gradients.
+    """
+    query, mask = args[0], args[3] if len(args) > 3 else kwargs.get("attn_mask")
+    computed = mask is not None and mask.is_floating_point() and mask.shape[0] == query.shape[0]
+    if computed and query.device.type == "cpu" and getattr(_local, "borrowing", 0):
+        with attention.sdpa_kernel(attention.SDPBackend.MATH):
+            return _attention(*args, **kwargs)
+    return _attention(*args, **kwargs)
+
+
 _SHORTCUTS: list[Change] = [
     (torch.backends.mha, "_is_fastpath_enabled", False),
+    (functional, "scaled_dot_product_attention", _one_attention),
     *_uncheckpointed(cast("Any", checkpoint)),
 ]

@@ -15,7 +15,7 @@ from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site
 from feedback_adapter.sites.tail import Tail
 
-__all__ = ["middle", "reaches_all"]
+__all__ = ["middle", "reaches_all", "spread"]
 
 
 def middle(model: nn.Module, inputs: Inputs, read: Callable[[Any], Outputs]) -> Site:
@@ -38,6 +38,25 @@ def middle(model: nn.Module, inputs: Inputs, read: Callable[[Any], Outputs]) -> 
         "No site was found that all outputs depend on: the model calls no modules whose outputs "
         "lead to its own. Use pivots='input'."
     )
+
+
+def spread(
+    model: nn.Module, inputs: Inputs, read: Callable[[Any], Outputs], count: int
+) -> list[Site]:
+    """At most `count` sites from early to late that all outputs depend on.
+
+    The computation is cut into that many equal parts; of each, the outermost module's first
+    site is taken. Call inside `borrowed(model)`.
+    """
+    sites = [site for site in discover(model, inputs) if site.module != INPUT]
+    chosen: list[Site] = []
+    for part in range(count):
+        low, high = part / count, (part + 1) / count
+        inside = [s for s in sites if low < s.depth <= high]
+        inside.sort(key=lambda site: (site.module.count("."), site.depth))
+        here = (site for site in inside if reaches_all(model, inputs, site, read))
+        chosen += [site for site in [next(here, None)] if site is not None]
+    return chosen
 
 
 def reaches_all(

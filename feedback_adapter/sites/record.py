@@ -60,13 +60,17 @@ class Kept:
         """Drop the copy: a replay won't run the call that modified the value."""
         self.tensor, self.modified = None, False
 
-    def give(self) -> Tensor:
-        """What a replayed call returns: the value, or a NaN placeholder for what nobody uses."""
+    def value(self) -> Tensor:
+        """The value, or a NaN placeholder for what nobody uses."""
         if self.tensor is None:
             shape, dtype, device = self._spec
             nan = float("nan") if dtype.is_floating_point or dtype.is_complex else 0
             self.tensor = torch.full((), nan, dtype=dtype, device=device).expand(shape)
-        return self.tensor.clone() if self.modified else self.tensor
+        return self.tensor
+
+    def give(self) -> Tensor:
+        """What a replayed call returns: the value, or a copy of what will be modified."""
+        return self.value().clone() if self.modified else self.value()
 
 
 class Call:

@@ -41,7 +41,6 @@ class Tail:
     Attributes:
         value: What the model returned in the recorded pass.
         pivots: The pivots in the order in which the model computes them, as site keys.
-        activations: The recorded activation of each pivot, in that order.
 
     Raises:
         SiteError: A pivot isn't in the model, or isn't a floating-point activation.
@@ -84,12 +83,20 @@ class Tail:
             raise SiteError(_no_such_site(missing[0], recording.calls))
         self.pivots = tuple(kept)
         self._kept = tuple(kept.values())
-        self.activations = tuple(_value(k) for k in self._kept)
         for key, tensor in zip(self.pivots, self.activations, strict=True):
             if not tensor.is_floating_point():
                 raise SiteError(
                     f"{Site(*key).name!r} is {tensor.dtype}: a pivot must be floating point."
                 )
+
+    @property
+    def activations(self) -> tuple[Tensor, ...]:
+        """The recorded activation of each pivot, in the order of `pivots`."""
+        return tuple(kept.value() for kept in self._kept)
+
+    def forget_first(self) -> None:
+        """Drop the first pivot's activation: from now on its edit gets NaN to start from."""
+        self._kept[0].tensor = None
 
     def run(self, edits: Sequence[Edit], *, check: bool = False) -> Any:
         """Run the tail with each pivot's activation edited.
@@ -143,7 +150,7 @@ class _Replay:
 
     def __call__(self, model: nn.Module, inputs: Inputs) -> Any:
         if self._image is not None:
-            image = self._edits[_INPUT_KEY](_value(self._image))
+            image = self._edits[_INPUT_KEY](self._image.value())
             inputs = inputs.replace(image.clone())  # a model may modify its input in place
         with intercept(self._call):
             return model(*inputs.args, **inputs.kwargs)
@@ -182,13 +189,8 @@ class _Replay:
     def _inject(self, kept: Kept, key: tuple[str, int, str] | None) -> Tensor:
         if key is None:
             return kept.give()
-        tensor = self._edits[key](_value(kept))
+        tensor = self._edits[key](kept.value())
         return tensor.clone() if kept.modified else tensor
-
-
-def _value(kept: Kept) -> Tensor:
-    assert kept.tensor is not None, "a pivot's activation is always kept"
-    return kept.tensor
 
 
 def _same(value: Any, recorded: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
+from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, Tail
 
@@ -29,6 +30,7 @@ class Problem:
         evidence: What is known, bound to the model's outputs and this batch.
         pivots: Where pivots sit, at least one site.
         read: Makes `Outputs` of what the model returns.
+        priors: Label statistics of a training set, by output, where the user has them.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Problem:
     evidence: Evidence
     pivots: tuple[Site, ...]
     read: Callable[[Any], Outputs]
+    priors: Mapping[str, LabelPrior] = dataclasses.field(default_factory=dict[str, LabelPrior])
 
     def tail(
         self, pivots: tuple[Site, ...] | None = None, given: Mapping[str, Tensor] | None = None

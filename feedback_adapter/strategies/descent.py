@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError, OptionsError, SiteError
+from feedback_adapter.errors import EvidenceError, OptionsError, SiteError, did_you_mean
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Edit, Site
 from feedback_adapter.strategies.base import Problem
-from feedback_adapter.strategies.solvers import Adam, Solver, take
+from feedback_adapter.strategies.solvers import SOLVERS, Adam, Solver, take
 
 __all__ = ["Descent", "DescentOptions", "Log"]
 
@@ -29,7 +29,8 @@ class DescentOptions:
     Args:
         steps: Updates at most (layerwise: at most per pivot), at least 0.
         step_size: Learning rate of the solver, in the `unit` below, above 0.
-        solver: `Adam()`, `SGD()`, `LBFGS()` or your own `Solver`.
+        solver: A `Solver`, such as `Adam()`, or the name of one: `"adam"`, `"momentum"`,
+            `"gradient"` (plain gradient descent) or `"lbfgs"`.
         unit: What a change is measured in: `"rms"`, the root mean square of the
             image's own activation at the pivot, or `"absolute"`, the activation's unit.
         proximal: Weight mu of the proximal term, in nats per unit^2, at least 0.
@@ -48,7 +49,7 @@ class DescentOptions:
 
     steps: int = 10
     step_size: float = 0.1
-    solver: Solver = Adam()
+    solver: Solver | str = Adam()
     unit: Literal["rms", "absolute"] = "rms"
     proximal: float = 0.0
     tolerance: float = 1e-3
@@ -58,6 +59,11 @@ class DescentOptions:
     trace: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.solver, str):
+            if self.solver not in SOLVERS:
+                hint = did_you_mean(self.solver, SOLVERS)
+                raise OptionsError(f"There is no solver {self.solver!r}. {hint}")
+            object.__setattr__(self, "solver", SOLVERS[self.solver])
         rules = {
             "steps": (self.steps >= 0, "at least 0"),
             "step_size": (self.step_size > 0, "above 0"),
@@ -136,7 +142,10 @@ class Log:
 class Descent:
     """One run of a solver over pivots that move together, images leaving as they converge.
 
-    What moves is the change of each pivot's activation, in units.
+    What moves is the change of each pivot's activation, in units. A pivot that moves alone is
+    held as the activation it has got to, which is as good and saves one tensor (in less than
+    float32 it isn't as good: small steps would be rounded away). Of several, the later ones'
+    activations depend on the earlier ones, and the changes are held.
 
     Args:
         problem: The whole batch.
@@ -145,6 +154,7 @@ class Descent:
         decay: Coupled weight decay on the activation itself (the published layer-wise form).
         given: Activations fixed by earlier runs, `{site name: (batch, ...)}`.
         log: What happened before, or `None` at the start.
+        hold: Whether to hold each image's result at the pivots, for `final`.
     """
 
     def __init__(
@@ -156,20 +166,27 @@ class Descent:
         decay: float = 0.0,
         given: Mapping[str, Tensor] | None = None,
         log: Log | None = None,
+        hold: bool = False,
     ) -> None:
         self.options, self.pivots, self.decay = options, pivots, decay
         self.given = dict(given or {})
         self.problem = problem
         self.tail = problem.tail(pivots, self.given)
-        rms = options.unit == "rms"
-        self.units = [_rms(a) for a in self.tail.activations] if rms else []
-        self.changes = [torch.zeros_like(a) for a in self.tail.activations]
-        self.states: list[dict[str, Any]] = [{} for _ in self.changes]
-        self._left: list[Tensor] = []  # final activations of the whole batch, when needed
+        activations = self.tail.activations
+        self.units = [_rms(a) for a in activations] if options.unit == "rms" else []
+        precise = all(activation.element_size() >= 4 for activation in activations)
+        self.alone = len(pivots) == 1 and precise
+        self.points = [a.detach() if self.alone else torch.zeros_like(a) for a in activations]
+        self.states: list[dict[str, Any]] = [{} for _ in self.points]
         device = problem.inputs.images.device
         self.rows = torch.arange(problem.inputs.batch, device=device)  # images in the batch
         self.active = torch.ones_like(self.rows, dtype=torch.bool)  # those that still move
+        # the whole batch's, since an image may leave it, or go on moving after it has stopped
+        self._finals = [a.detach().clone() for a in self._moved()] if hold else []
+        plain = problem.evidence.loss(problem.read(self.tail.value))
+        self._refuse(plain, "The model's outputs aren't finite")
         outputs, self.losses, self.best = self._evaluate(check=True)
+        self._forget()
         self.log = log or Log.start(outputs.detach(), self.losses.detach())
         self.share = 1.0
         if options.reduction == "mean":
@@ -177,13 +194,8 @@ class Descent:
             self.share = 1.0 / max(sum(int(mask.sum()) for mask in known), 1)
 
     def final(self) -> dict[str, Tensor]:
-        """Where the pivots of all images have got to, `{site name: (batch, ...)}`."""
-        edits = zip(self._edits(self.changes), self.tail.activations, strict=True)
-        moved = [edit(activation) for edit, activation in edits]
-        for whole, now in zip(self._left, moved, strict=bool(self._left)):
-            whole[self.rows] = now
-        self._left = self._left or moved
-        return {Site(*key).name: a for key, a in zip(self.tail.pivots, self._left, strict=True)}
+        """Each image's result at the pivots, `{site name: (batch, ...)}`. Needs `hold`."""
+        return {Site(*key).name: a for key, a in zip(self.tail.pivots, self._finals, strict=True)}
 
     def run(self) -> Log:
         """Take the steps."""
@@ -203,6 +215,10 @@ class Descent:
             fell = self.best - objective > options.tolerance * self.best.abs()
             better = objective < self.best if options.keep == "best" else torch.ones_like(fell)
             log.note(self.rows, self.active, better, outputs.detach(), self.losses.detach())
+            if self._finals:
+                taken = self.active & better
+                for whole, now in zip(self._finals, self._moved(), strict=True):
+                    whole[self.rows[taken]] = now[taken]
             self.best = torch.minimum(self.best, objective)
             if options.patience is not None:
                 stale = torch.where(fell, 0, stale + 1)
@@ -210,31 +226,53 @@ class Descent:
                 log.converged[self.rows] = ~self.active
         return log
 
-    def _edits(self, changes: Sequence[Tensor]) -> list[Edit]:
+    def _edits(self, points: Sequence[Tensor]) -> list[Edit]:
+        if self.alone:
+            return [lambda _, point=point: point for point in points]
         if not self.units:
-            return [lambda a, change=change: a + change for change in changes]
-        pairs = zip(changes, self.units, strict=True)
+            return [lambda a, change=change: a + change for change in points]
+        pairs = zip(points, self.units, strict=True)
         return [lambda a, c=change, u=unit: torch.addcmul(a, c, u) for change, unit in pairs]
+
+    def _moved(self) -> list[Tensor]:
+        """Each pivot's recorded activation with its own change."""
+        edits = zip(self._edits(self.points), self.tail.activations, strict=True)
+        return [edit(activation) for edit, activation in edits]
+
+    def _changes(self) -> list[Tensor]:
+        """Each pivot's change, in units."""
+        if not self.alone:
+            return self.points
+        change = self.points[0] - self.tail.activations[0]
+        return [change.div_(self.units[0]) if self.units else change]
+
+    def _forget(self) -> None:
+        """Free the activation to start from where only the proximal term would need it."""
+        if self.alone and not self.options.proximal:
+            self.tail.forget_first()
 
     def _evaluate(
         self, *, check: bool = False, grad: bool = True
     ) -> tuple[Outputs, Tensor, Tensor]:
         """Outputs, evidence losses and objectives (batch,) at the current changes."""
         with torch.set_grad_enabled(grad):
-            self.leaves = [change.requires_grad_(grad) for change in self.changes]
+            self.leaves = [point.requires_grad_(grad) for point in self.points]
             outputs = self.problem.read(self.tail.run(self._edits(self.leaves), check=check))
             losses = self.problem.evidence.loss(outputs)
-        self.changes = [change.detach() for change in self.changes]
+        self.points = [point.detach() for point in self.points]
         objective = losses.detach()
-        bad = (self.active & ~objective.isfinite()).nonzero().flatten()
-        if len(bad):
-            image, value = int(self.rows[bad[0]]), float(objective[bad[0]])
-            why = "The model's outputs aren't finite" if check else "Try a smaller step_size"
-            raise EvidenceError(f"The evidence loss of image {image} is {value}. {why}.")
+        self._refuse(objective, "Try a smaller step_size")
         if self.options.proximal:
-            squares = [change.flatten(1).square().sum(1) for change in self.changes]
+            squares = [change.flatten(1).square().sum(1) for change in self._changes()]
             objective = objective + self.options.proximal / 2 * torch.stack(squares).sum(0)
         return outputs, losses, objective
+
+    def _refuse(self, losses: Tensor, why: str) -> None:
+        """Name the first image whose loss isn't a number."""
+        bad = (self.active & ~losses.isfinite()).nonzero().flatten()
+        if len(bad):
+            image, value = int(self.rows[bad[0]]), float(losses[bad[0]])
+            raise EvidenceError(f"The evidence loss of image {image} is {value}. {why}.")
 
     def _gradients(self) -> list[Tensor]:
         gradients: Sequence[Tensor | None] = [None]
@@ -250,27 +288,33 @@ class Descent:
 
     def _move(self, gradients: list[Tensor]) -> None:
         options = self.options
+        changes = self._changes() if options.proximal else []
+        moved = self._moved() if self.decay else []
         for i, gradient in enumerate(gradients):
+            scale = self.units[i] if self.alone and self.units else None
+            if scale is not None:
+                gradient = gradient * scale
             if self.share != 1.0:
                 gradient = gradient * self.share
             if options.proximal:
-                gradient = gradient.add(self.changes[i], alpha=options.proximal)
+                gradient = gradient.add(changes[i], alpha=options.proximal)
             if self.decay:
-                activation = self._edits(self.changes)[i](self.tail.activations[i])
-                if self.units:
-                    activation = activation / self.units[i]
+                activation = moved[i] / self.units[i] if self.units else moved[i]
                 gradient = gradient.add(activation, alpha=self.decay)
+            assert isinstance(options.solver, Solver)  # names have become solvers by now
             step = options.solver.step(self.states[i], gradient, options.step_size)
-            self.changes[i] = step.add_(self.changes[i])
+            if scale is not None:
+                step = step.mul_(scale)
+            self.points[i] = step.add_(self.points[i])
 
     def _leave(self, stay: Tensor) -> None:
         """Go on with some of the images: those that are still falling."""
-        self.final()
         self.problem = self.problem.take(stay)
         self.given = {name: tensor[stay] for name, tensor in self.given.items()}
         self.tail = self.problem.tail(self.pivots, self.given)
+        self._forget()
         self.rows, self.active, self.best = self.rows[stay], self.active[stay], self.best[stay]
-        self.changes = [change[stay] for change in self.changes]
+        self.points = [point[stay] for point in self.points]
         self.units = [unit[stay] for unit in self.units]
         self.states = [take(state, stay) for state in self.states]
 

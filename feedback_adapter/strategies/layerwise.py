@@ -67,11 +67,13 @@ class Layerwise(Strategy[LayerwiseOptions]):
             order = problem.tail().pivots
             sites.sort(key=lambda site: order.index(site.key))
         for site in sites:
+            another = site is not sites[-1]
             descent = Descent(
-                problem, self.options, (site,), decay=self.options.decay, given=given, log=log
-            )
+                problem, self.options, (site,),
+                decay=self.options.decay, given=given, log=log, hold=another,
+            )  # fmt: skip
             log = descent.run()
-            if site is not sites[-1]:
+            if another:
                 given |= descent.final()
         assert log is not None, "a problem has at least one pivot"
         return log.refinement(problem, trace=self.options.trace)

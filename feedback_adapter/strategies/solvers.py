@@ -16,7 +16,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import OptionsError
 
-__all__ = ["LBFGS", "SGD", "Adam", "Solver"]
+__all__ = ["LBFGS", "SGD", "SOLVERS", "Adam", "Solver"]
 
 
 class Solver(abc.ABC):
@@ -152,3 +152,12 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 def _check(fine: bool, name: str, value: object, possible: str) -> None:
     if not fine:
         raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
+
+
+SOLVERS: dict[str, Solver] = {
+    "adam": Adam(),
+    "momentum": SGD(),
+    "gradient": SGD(momentum=0.0),
+    "lbfgs": LBFGS(),
+}
+"""Solvers by name, as checkpoints and the command line give them."""

@@ -24,7 +24,7 @@ RECIPE = Recipe(
         "JAIR 2013. The photos belong to their authors on Flickr."
     ),
     license="Flickr8k: non-commercial research and education only",
-    settings=Settings(size=224),
+    settings=Settings(size=224, drop_rate=0.5, feedback=2.0, feedback_step_size=2.0),
 )
 
 if __name__ == "__main__":

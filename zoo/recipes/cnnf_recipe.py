@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import hashlib
 import io
 import itertools
@@ -18,10 +17,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save_file
-from torch import Tensor
 
 import fa_cnnf
-from cnnf_training import MODES, Images, Settings, Stepper, build, fabric_for, fit, to_input
+from cnnf_training import MODES, Images, Settings, Stepper, build, fabric_for, fit
+from fa_cnnf import fashion_mnist
+from fa_cnnf.checkpoints import LIBRARY
+from fa_cnnf.fashion_mnist import to_input
 
 ITERATIONS = (0, 1, 2, 5, 10)
 DEV = 5000
@@ -48,7 +49,7 @@ class Recipe:
 
 
 CLASSES = {
-    "fashion": "t-shirt trouser pullover dress coat sandal shirt sneaker bag ankle-boot".split(),
+    "fashion": list(fashion_mnist.CLASSES),
     "cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(),
 }
 
@@ -56,22 +57,8 @@ CLASSES = {
 def read_fashion(folder: Path) -> tuple[Images, Images]:
     """Training and test images of Fashion-MNIST from its four IDX files, packed or not."""
 
-    def read(name: str) -> Tensor:
-        packed = folder / f"{name}.gz"
-        raw = (
-            gzip.decompress(packed.read_bytes())
-            if packed.is_file()
-            else (folder / name).read_bytes()
-        )
-        shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
-        start = 4 + 4 * raw[3]
-        return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy())
-
-    splits = [
-        Images(read(f"{s}-images-idx3-ubyte")[:, None], read(f"{s}-labels-idx1-ubyte").long())
-        for s in ("train", "t10k")
-    ]
-    return splits[0], splits[1]
+    train, test = (Images(*fashion_mnist.read(folder, split)) for split in ("train", "test"))
+    return train, test
 
 
 def read_cifar10(folder: Path) -> tuple[Images, Images]:
@@ -138,6 +125,16 @@ def round_to_half(model: fa_cnnf.CNNF) -> None:
             parameter.copy_(parameter.half())
 
 
+LICENSES = {
+    "fashion": "MIT (Fashion-MNIST, Zalando SE, 2017)",
+    "cifar10": "none stated (CIFAR-10, A. Krizhevsky, 2009)",
+}
+CITATIONS = {
+    "fashion": "H. Xiao, K. Rasul, R. Vollgraf: Fashion-MNIST, arXiv 1708.07747, 2017.",
+    "cifar10": "A. Krizhevsky: Learning multiple layers of features from tiny images, 2009.",
+}
+
+
 def write(
     folder: Path,
     recipe: Recipe,
@@ -145,39 +142,114 @@ def write(
     training: dict[str, Any],
     scores: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write config.json and model.safetensors (float16); returns what config.json holds."""
+    """Write config.json, model.safetensors (float16) and card.md.
+
+    Args:
+        folder: Made if it isn't there.
+        recipe: What the checkpoint is; its settings are those it was trained with.
+        model: Trained, rounded by `round_to_half`.
+        training: How the run went: seed, epochs (as run), seconds, machine, versions; "note"
+            goes into the card.
+        scores: Of `accuracies`, for "dev" and "test".
+
+    Returns:
+        What config.json holds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "model.safetensors"
     weights = {k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}
     save_file(weights, file)
-    settings = dataclasses.asdict(recipe.settings)
+    file.chmod(0o644)  # safetensors makes it private; a package is for everybody
+    settings = recipe.settings
+    # The strategy cnnf works at the net's own site: naming a pivot saves the search for one.
+    refine = {"strategy": "cnnf", "pivots": ["input"], "options": {"steps": settings.steps}}
     config = {
         "format": 1,
         "name": recipe.name,
         "summary": recipe.summary,
         "architecture": {
-            "library": "fa_cnnf",
-            "model": recipe.settings.net,
-            "kwargs": {
-                k: settings[k] for k in ("site", "inner", "steps", "step_size", "head_norm")
-            },
+            "library": LIBRARY,
+            "model": settings.net,
+            "kwargs": settings.architecture(),
         },
         "outputs": {"output": {"kind": "multiclass", "labels": CLASSES[recipe.data]}},
+        "transform": None,
         "weights": {
             "file": file.name,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
             "dtype": "float16",
         },
-        "training": {
-            "recipe": recipe.script,
-            **settings,
-            **training,
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        },
+        "refine": refine,
+        "data": {"source": recipe.data, "citation": CITATIONS[recipe.data]},
+        "training": {"recipe": recipe.script, **dataclasses.asdict(settings), **training},
         "metrics": scores,
+        "license": LICENSES[recipe.data],
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "card.md").write_text(_card(recipe, config), encoding="utf-8")
     return config
+
+
+def _card(recipe: Recipe, config: dict[str, Any]) -> str:
+    s, training, scores = recipe.settings, config["training"], config["metrics"]
+    shown = [t for t in scores["test"] if s.steps or t == "0"]
+    rows = "\n".join(
+        f"| {split} | {' | '.join(f'{values[t]:.2f}' for t in shown)} |"
+        for split, values in scores.items()
+    )
+    how = (
+        f"on PGD-{s.attack_steps} images (eps {s.eps:.4g}, step {s.attack_step:.4g} in [0, 1] "
+        f"units, random start, first pass) with {s.clean_weight:g} x the clean images' loss"
+        if s.adversarial
+        else "on clean images"
+    )
+    loop = (
+        f"feedback from the logits to `{s.site}`, T = {s.steps}, eta = {s.step_size:g}, "
+        f"reconstruction weight {s.mse_weight:g}"
+        if s.steps
+        else "no feedback in training (the twin); run it at iteration 0"
+    )
+    columns = " | ".join("avg" if t == "avg" else f"iteration {t}" for t in shown)
+    return f"""# {recipe.name}
+
+{recipe.summary}
+
+- **Network**: `fa_cnnf`'s `{s.net}`, {loop}.
+- **Input**: {"28 x 28 grey" if recipe.data == "fashion" else "32 x 32 RGB"}, values in [-1, 1].
+- **Output**: one of {len(CLASSES[recipe.data])} classes: {", ".join(CLASSES[recipe.data])}.
+- **Weights**: float16; the scores are after that rounding.
+- **Load**: the plugin feedback-adapter-cnnf builds the net:
+
+      import fa_cnnf
+      adapter = fa_cnnf.load("{recipe.name}")
+
+## Data
+
+{config["data"]["citation"]} The official splits; {DEV:,} of the training images (after a shuffle
+with seed 0) are the dev split and not trained on. No choice was made on test images.
+
+**Licence**: {config["license"]}
+
+## Scores
+
+Clean accuracy in percent. "avg" is the mean of the logits of iterations 0 to {s.steps}.
+Accuracies under attack are in docs/cnnf.md: read that before you rely on any robustness.
+
+| split | {columns} |
+| --- |{" --- |" * len(shown)}
+{rows}
+
+## Training
+
+{training["epochs"]} passes {how}; batch {s.batch}, SGD {s.lr:g} falling to 0 as
+(1 - done)^{s.power:g}, momentum {s.momentum:g}, weight decay {s.weight_decay:g}, gradients clipped
+to {s.clip:g}. Seed {training["seed"]}; {training["seconds"]:.1f} seconds on {training["machine"]}.
+{training.get("note", "")}The weights are the last ones.
+
+    python {recipe.script} --name {recipe.name} --data DATA --out OUT --epochs {training["epochs"]}
+
+Every setting is in `config.json` under "training".
+"""
 
 
 def run(
@@ -229,7 +301,14 @@ def run(
         )
     round_to_half(model)
     scores = {"dev": accuracies(model, dev), "test": accuracies(model, test)}
-    training = {"seed": seed, "epochs": progress.epochs, "seconds": round(progress.seconds, 1)}
+    training = {
+        "seed": seed,
+        "epochs": progress.epochs,
+        "seconds": round(progress.seconds, 1),
+        "mode": mode,
+        "machine": torch.cuda.get_device_name() if fabric.device.type == "cuda" else "CPU",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
     config = write(out, recipe, model, training, scores)
     console.print(f"{recipe.name} is in {out}: accuracy by iteration {scores['test']}")
     return config

@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 import fa_cnnf
-from fa_cnnf.nets import FashionNet, WideResNet
+from fa_cnnf import checkpoints
+from fa_cnnf.fashion_mnist import to_input
 
 try:
     from lightning_fabric import Fabric
@@ -83,6 +84,11 @@ class Settings:
     weight_decay: float = 5e-4
     clip: float = 0.5
 
+    def architecture(self) -> dict[str, Any]:
+        """The options of `fa_cnnf.convert`."""
+        names = ("site", "inner", "steps", "step_size", "head_norm")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclasses.dataclass(frozen=True)
 class Images:
@@ -103,26 +109,9 @@ class Images:
         return Images(self.images.to(device), self.labels.to(device))
 
 
-def to_input(pixels: Tensor) -> Tensor:
-    """uint8 pixels as the nets take them, in [-1, 1]."""
-    return pixels.float() / 127.5 - 1
-
-
 def build(settings: Settings) -> fa_cnnf.CNNF:
     """The net with fresh weights; torch's random state decides them."""
-    if settings.net == "fashion":
-        net: nn.Module = FashionNet()
-    else:
-        _, depth, width = settings.net.split("-")
-        net = WideResNet(int(depth), int(width))
-    return fa_cnnf.convert(
-        net,
-        settings.site,
-        settings.steps,
-        settings.step_size,
-        head_norm=settings.head_norm,
-        inner=settings.inner,
-    )
+    return checkpoints.build(settings.net, settings.architecture())
 
 
 def loss_of(

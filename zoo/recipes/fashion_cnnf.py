@@ -20,7 +20,11 @@ RECIPES = {
     r.name: r
     for r in (
         recipe("fashion-cnnf", "Clothes in 28 x 28, with recurrent feedback.", WITH),
-        recipe("fashion-cnn", "The same net without feedback.", WITHOUT),
+        recipe(
+            "fashion-cnn",
+            "Clothes in 28 x 28: the twin of fashion-cnnf, without feedback.",
+            WITHOUT,
+        ),
         recipe(
             "fashion-cnnf-adversarial",
             "Clothes in 28 x 28, with recurrent feedback, trained on attacked images.",
@@ -28,7 +32,7 @@ RECIPES = {
         ),
         recipe(
             "fashion-cnn-adversarial",
-            "The same net without feedback, trained on attacked images.",
+            "Clothes in 28 x 28: the twin of fashion-cnnf-adversarial, without feedback.",
             dataclasses.replace(WITHOUT, **HARD),
         ),
     )

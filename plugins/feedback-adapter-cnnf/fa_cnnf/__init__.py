@@ -3,6 +3,7 @@
 Source: 'Neural Networks with Recurrent Generative Feedback', NeurIPS 2020.
 """
 
+from fa_cnnf.checkpoints import load
 from fa_cnnf.convert import convert, sites
 from fa_cnnf.errors import FeedbackError, UnsupportedModuleError
 from fa_cnnf.loop import CNNF, Unroll, read_out
@@ -17,6 +18,7 @@ __all__ = [
     "Unroll",
     "UnsupportedModuleError",
     "convert",
+    "load",
     "read_out",
     "sites",
 ]

@@ -1,0 +1,97 @@
+"""Label statistics of a training set, joined with what the model says: no gradient.
+
+Two opinions on every unknown label are mixed, both in log-odds. The first is the model's own,
+plus what the known labels add to the label's prior (as if image and labels were independent
+witnesses); the second is the joint Gaussian's over the model's probabilities and the labels.
+Either errs where the other doesn't: the first counts twice what image and labels both say,
+the second trusts training images, of which the model is too sure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from feedback_adapter.errors import OptionsError
+from feedback_adapter.outputs import Outputs
+from feedback_adapter.refinement import Refinement
+from feedback_adapter.strategies.base import Problem, Strategy
+from feedback_adapter.strategies.residual import Residual, ResidualOptions
+
+__all__ = ["Posterior", "PosteriorOptions"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PosteriorOptions:
+    """Options of the posterior.
+
+    Args:
+        joint: Weight, in [0, 1], of the joint Gaussian beside the independent witnesses.
+        label_ridge: Variance of a known label's noise in the labels' Gaussian, above 0.
+        joint_ridge: Likewise in the joint one.
+        feedback: Options of residual feedback-prop to run first, or `None` for none.
+        feedback_weight: Share, in [0, 1], of what it moved that is added.
+    """
+
+    joint: float = 0.7
+    label_ridge: float = 3e-3
+    joint_ridge: float = 1e-2
+    feedback: ResidualOptions | None = None
+    feedback_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        rules = {
+            "joint": (0 <= self.joint <= 1, "in [0, 1]"),
+            "feedback_weight": (0 <= self.feedback_weight <= 1, "in [0, 1]"),
+            "label_ridge": (self.label_ridge > 0, "above 0"),
+            "joint_ridge": (self.joint_ridge > 0, "above 0"),
+        }
+        for name, (fine, possible) in rules.items():
+            if not fine:
+                value = getattr(self, name)
+                raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
+
+
+class Posterior(Strategy[PosteriorOptions]):
+    """One step, no pivots: needs `Adapter.prior`."""
+
+    def refine(self, problem: Problem) -> Refinement:
+        """Refine one batch. See `Strategy.refine`."""
+        options = self.options
+        if not problem.priors:
+            raise OptionsError(
+                "strategy='posterior' needs label statistics of a training set: "
+                "adapter.fit_prior(logits, targets), or a checkpoint that has them. Without them "
+                "use strategy='residual'."
+            )
+        if options.feedback is not None:
+            first = Residual(options.feedback).refine(problem)
+            before, after = first.outputs_before, first.outputs_after
+        else:
+            inputs = problem.inputs
+            with torch.no_grad():
+                before = problem.read(problem.model(*inputs.args, **inputs.kwargs)).detach()
+            after = before
+        evidence = problem.evidence
+        told = evidence.clamp(before)
+        known = evidence.known(before)
+        new: dict[str, torch.Tensor] = {}
+        for name, prior in problem.priors.items():
+            mask = known[name]
+            values = told.probabilities()[name]
+            prior = prior.to(values)
+            p = before.probabilities()[name]
+            alone = before[name] + prior.from_labels(values, mask, options.label_ridge)
+            joint = prior.from_all(p, values, mask, options.joint_ridge)
+            mixed = torch.lerp(alone, joint, options.joint)
+            mixed = mixed + options.feedback_weight * (after[name] - before[name])
+            mixed = torch.where(mask, told[name], mixed)
+            new[name] = torch.where(mask.any(1, keepdim=True), mixed, before[name])
+        result: Outputs = after.replace(**new)
+        losses = torch.stack([evidence.loss(before), evidence.loss(result)]).detach()
+        steps = torch.ones(before.batch, dtype=torch.long, device=losses.device)
+        return Refinement(
+            before, result, losses, steps, torch.ones_like(steps, dtype=torch.bool), known,
+            pivots=tuple(site.name for site in problem.pivots) if options.feedback else (),
+        )  # fmt: skip

@@ -1,0 +1,87 @@
+"""`feedback-adapter attack`: accuracy of a CNN-F checkpoint under attacks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fa_cnnf import fashion_mnist
+from fa_cnnf.attack import KINDS, Row
+from fa_cnnf.attack import attack as run
+from fa_cnnf.checkpoints import load
+from fa_cnnf.loop import CNNF
+from feedback_adapter.errors import CheckpointError
+
+__all__ = ["attack"]
+
+
+def attack(
+    checkpoint: Annotated[str, typer.Argument(help="Name or folder of a CNN-F checkpoint.")],
+    eps: Annotated[list[float], typer.Option(help="Largest change of a pixel, 0 to 1. Repeat.")],
+    data: Annotated[Path, typer.Option(help="Folder of Fashion-MNIST.")] = fashion_mnist.FOLDER,
+    images: Annotated[int, typer.Option(min=1, help="How many, the first of the test split.")] = 50,
+    readout: Annotated[
+        list[str] | None, typer.Option(help="An iteration, or avg. Repeat. [default: 0, T, avg]")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(KINDS)}. Repeat. [default: all]")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Another checkpoint, to transfer attacks from.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=0, help="Of PGD.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of the random start.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Attack a CNN-F checkpoint at the read-outs that are reported.
+
+    Accuracies are upper bounds: a better attack can only lower them.
+    """
+    model = _model(checkpoint)
+    other = _model(source) if source else None
+    pixels, labels = fashion_mnist.read(data)
+    asked = readout or list(dict.fromkeys(["0", str(model.steps), "avg"] if model.steps else ["0"]))
+    console = Console(stderr=True)
+    rows: list[Row] = []
+    with console.status("clean") as status:
+        rows = run(
+            model,
+            fashion_mnist.to_input(pixels[:images]),
+            labels[:images],
+            eps,
+            readouts=asked,
+            kinds=kind or KINDS,
+            source=other,
+            steps=steps,
+            seed=seed,
+            report=lambda row: status.update(f"{_name(row)}: {row.accuracy:.1f}"),
+        )
+    if json:
+        found = [{"checkpoint": checkpoint} | dataclasses.asdict(row) for row in rows]
+        sys.stdout.write(jsonlib.dumps({"rows": found}, indent=1) + "\n")
+        return
+    table = Table("read-out", "attack", "eps", "accuracy %", title=f"{checkpoint}, {images} images")
+    for row in rows:
+        style = "bold" if row.attack == "worst" else ""
+        what = "avg" if row.iteration is None else f"iteration {row.iteration}"
+        table.add_row(what, row.attack, f"{row.eps:g}", f"{row.accuracy:.1f}", style=style)
+    Console().print(table)
+
+
+def _name(row: Row) -> str:
+    return f"{row.readout} {row.iteration} {row.attack} eps {row.eps:g}"
+
+
+def _model(name: str) -> CNNF:
+    model = load(name).model
+    if not isinstance(model, CNNF) or model(torch.full((1, 1, 28, 28), 0.0)).shape[-1] != 10:
+        raise CheckpointError(f"{name!r} doesn't classify Fashion-MNIST.")
+    return model

@@ -1,0 +1,66 @@
+"""`feedback-adapter attack`, and commands of plugins that don't load."""
+
+import importlib.metadata
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from fa_cnnf import command, fashion_mnist
+from feedback_adapter.cli import commands
+from feedback_adapter.plugins import plugins
+
+ready = (
+    any(s.name == "fashion-cnnf-adversarial" for s in plugins().all("checkpoints"))
+    and fashion_mnist.FOLDER.is_dir()
+)
+
+
+@pytest.mark.skipif(not ready, reason="needs the zoo and Debian's dataset-fashion-mnist")
+def test_attack_prints_rows_of_the_results_format():
+    app = typer.Typer()
+    app.command()(command.attack)
+    options = "fashion-cnnf-adversarial --eps 0.2 --images 4 --steps 3 --kind pgd --json"
+    result = CliRunner().invoke(app, options.split())
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
+    expected = "checkpoint readout iteration attack eps accuracy images seed".split()
+    assert list(rows[0]) == expected
+    assert {(r["readout"], r["iteration"]) for r in rows} == {
+        ("last", 0),
+        ("last", 1),
+        ("avg", None),
+    }
+    assert [r["attack"] for r in rows] == ["none", "pgd", "worst"] * 3
+
+
+class Point:
+    dist = None
+
+    def __init__(self, name, value):
+        self.name, self.value = name, value
+
+    def load(self):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+def test_a_command_that_fails_to_load_is_named_and_left_out(monkeypatch, capsys):
+    app = typer.Typer()
+
+    @app.command()
+    def sites() -> None: ...
+
+    def fine() -> None: ...
+
+    points = [Point("broken", ImportError("no such thing")), Point("fine", fine)]
+    points.append(Point("sites", fine))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+    commands.add_to(app)
+    assert [c.name or c.callback.__name__ for c in app.registered_commands] == ["sites", "fine"]
+    said = capsys.readouterr().err
+    assert "'broken'" in said
+    assert "no such thing" in said
+    assert "already is a command" in said

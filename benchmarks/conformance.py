@@ -147,7 +147,7 @@ def check(model: nn.Module, images: Tensor, *, places: int = 7) -> dict[str, Any
     refined = True
     evidence = fa.Labels({LABELS[0]: 1, LABELS[1]: 0, LABELS[2]: 1})
     for strategy in ("residual", "layerwise"):
-        losses = adapter.refine(images, evidence, strategy=strategy, step_size=0.01).losses
+        losses = adapter.refine(images, evidence, strategy=strategy, step_size=0.002).losses
         if not bool((losses.amin(0) < losses[0]).all()):
             refined = False
             reasons.append(f"{strategy}: losses {losses.tolist()}")

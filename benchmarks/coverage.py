@@ -81,7 +81,7 @@ def table() -> None:
         ": At each of them the gradient is finite, and there wherever the output depends on it.",
         "",
         "refined",
-        ': `residual` and `layerwise`, with `pivots="auto"` and a step size of 0.01, lower every',
+        ': `residual` and `layerwise`, with `pivots="auto"` and a step size of 0.002, lower every',
         "  image's evidence loss.",
         "",
         "restored",

@@ -41,7 +41,9 @@ def main(
     cache: Annotated[Path, typer.Option(help="For logits.")] = Path("runs/cache"),
     split: Annotated[str, typer.Option(help="dev or test.")] = "test",
     halves: Annotated[int, typer.Option(help="Random halves of the labels.")] = 3,
-    out: Annotated[Path, typer.Option(help="JSON file.")] = Path("docs/results/partial-labels.json"),
+    out: Annotated[Path, typer.Option(help="JSON file.")] = Path(
+        "docs/results/partial-labels.json"
+    ),
 ) -> None:
     """Measure every baseline and the posterior; write rows and a table."""
     rows = json.loads(out.read_text())["rows"] if out.is_file() else []
@@ -80,7 +82,9 @@ def measure(name: str, data: Path, cache: Path, split: str, halves: int) -> list
             scores["posterior", "B", False] = posterior(prior, task, options)
             for part, joint in (("independent", 0.0), ("joint", 1.0)):
                 scores[f"posterior, {part} alone", "B", part == "joint"] = posterior(
-                    prior, task, fa.PosteriorOptions(joint, options.label_ridge, options.joint_ridge)
+                    prior,
+                    task,
+                    fa.PosteriorOptions(joint, options.label_ridge, options.joint_ridge),
                 )
             for (method, tier, baseline), value in scores.items():
                 pair = (value, truth[:, unknown] > 0)

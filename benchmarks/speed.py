@@ -41,6 +41,7 @@ from feedback_adapter.strategies.descent import Descent, DescentOptions
 from feedback_adapter.strategies.solvers import Adam
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 BATCH, STEPS, STEP_SIZE, CLASSES = 16, 3, 0.01, 20
 LABELS = [f"label{i}" for i in range(CLASSES)]
 OPTIONS = DescentOptions(steps=STEPS, step_size=STEP_SIZE, patience=None)
@@ -218,6 +219,55 @@ def summary(cells: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def page(results: dict) -> str:
+    """docs/speed.md."""
+    cells = results["cells"]
+
+    def middle(key: str) -> float:
+        return statistics.median(cell[key] for cell in cells)
+
+    def worst(key: str) -> float:
+        return max(cell[key] for cell in cells)
+
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    rows = [
+        f"| {c['model']} | {c['site']} | {c['depth']:.2f} | {c['strategy']} "
+        f"| {c['ratio_to_limit']:.3f} | {c['ratio_to_hook']:.2f} | {c['ratio_to_notebook']:.2f} "
+        f"| {c['memory_ratio']:.2f} | {c['ms_per_image_and_iteration']:.2f} |"
+        for c in cells
+    ]
+    return "\n".join(
+        [
+            "# What an iteration costs",
+            "",
+            "An iteration runs what follows the pivot, forward and backward, and nothing else. How",
+            "much our way of finding and replaying that costs, is the ratio to a *hand-cut* model:",
+            "the same layers written down by hand after the pivot, the same loss, the same Adam,",
+            "differentiated with respect to the pivot only. Less is better in every column.",
+            "",
+            f"- **Time, ours / hand-cut**: {middle('ratio_to_limit'):.3f} in the median of "
+            f"{len(cells)} cells, {worst('ratio_to_limit'):.3f} in the worst.",
+            "- **Time, ours / the whole model again with a hook**: "
+            f"{middle('ratio_to_hook'):.2f} in the median.",
+            "- **Time, ours / the published notebook's way** (the tail, but with parameters that",
+            f"  require gradients): {middle('ratio_to_notebook'):.2f} in the median.",
+            f"- **Peak memory, ours / hand-cut**: {middle('memory_ratio'):.2f} in the median, "
+            f"{worst('memory_ratio'):.2f} in the worst.",
+            "",
+            f"Measured on {results['machine']} with {versions}, batches of {BATCH}, each cell's",
+            "ways interleaved in one process; time is CPU time, ratios are medians over pairs of",
+            "runs; memory is the peak of all tensors allocated, set-up included (torch's profiler).",
+            "`make bench` measures again and writes this page.",
+            "",
+            "| model | pivot | depth | strategy | / hand-cut | / hook | / notebook | memory "
+            "| ms per image |",
+            "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+            *rows,
+            "",
+        ]
+    )
+
+
 def main() -> None:
     """Measure all cells, or those of the models named."""
     parser = argparse.ArgumentParser(description="Speed and memory against hand-cut models.")
@@ -250,6 +300,7 @@ def main() -> None:
         RESULTS.parent.mkdir(exist_ok=True)
         results = {"machine": machine, "versions": versions, "cells": cells}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        PAGE.write_text(page(results))
 
 
 if __name__ == "__main__":

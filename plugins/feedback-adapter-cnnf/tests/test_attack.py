@@ -16,6 +16,7 @@ from feedback_adapter.errors import InputError, OptionsError
 @pytest.fixture(scope="module")
 def trained():
     """A CNN-F that tells bright stripes apart, and 40 images of them."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     y = torch.arange(40) % 4
     x = torch.rand(40, 1, 8, 8) * 1.2 - 1

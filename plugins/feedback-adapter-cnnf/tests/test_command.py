@@ -32,7 +32,7 @@ def test_attack_prints_rows_of_the_results_format():
         ("last", 1),
         ("avg", None),
     }
-    assert [r["attack"] for r in rows] == ["none", "pgd", "worst"] * 3
+    assert [r["attack"] for r in rows] == ["none", "pgd3", "worst"] * 3
 
 
 class Point:

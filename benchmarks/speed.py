@@ -256,7 +256,7 @@ def page(results: dict) -> str:
             "",
             f"Measured on {results['machine']} with {versions}, batches of {BATCH}, each cell's",
             "ways interleaved in one process; time is CPU time, ratios are medians over pairs of",
-            "runs; memory is the peak of all tensors allocated, set-up included (torch's profiler).",
+            "runs; memory is the peak of all tensors that are allocated, set-up included.",
             "`make bench` measures again and writes this page.",
             "",
             "| model | pivot | depth | strategy | / hand-cut | / hook | / notebook | memory "

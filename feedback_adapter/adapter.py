@@ -174,7 +174,7 @@ class Adapter:
         step_sizes: Sequence[float] = (0.003, 0.01, 0.03, 0.1),
         hide: float = 0.5,
         batch: int = 64,
-        tolerance: float = 0.02,
+        tolerance: float = 0.1,
         seed: int = 0,
         **overrides: Any,
     ) -> Choice:
@@ -222,11 +222,12 @@ class Adapter:
         plain = Outputs({n: torch.cat([o[n] for o in found]) for n in found[0]}, self.outputs)
 
         def refine(part: Tensor, hidden: Evidence, **arguments: Any) -> Refinement:
-            return self.refine(inputs.take(part), hidden, **arguments, **overrides)
+            return self.refine(inputs.take(part), hidden, **arguments)
 
         return choose(
             refine, strategy or self.defaults.strategy, sites, bound, plain, steps=steps,
             step_sizes=step_sizes, hide=hide, batch=batch, tolerance=tolerance, seed=seed,
+            options=overrides,
         )  # fmt: skip
 
     def read(self, value: Any) -> Outputs:

@@ -107,7 +107,10 @@ def load(
                 f"{folder} was saved from a model that only you can build: load(..., model=yours)."
             )
         model = Architecture(**config["architecture"]).build()
-    state = safetensors.torch.load_file(weights)
+    try:
+        state = safetensors.torch.load_file(weights)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{weights} can't be read: {error}") from error
     own = model.state_dict()
     tensors = {n: t.to(own[n].dtype) if n in own else t for n, t in state.items()}
     if config["weights"]["dtype"] == "as saved":

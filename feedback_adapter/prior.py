@@ -86,10 +86,14 @@ class LabelPrior:
             known: (batch, labels) bool.
             ridge: Variance of the noise of an observation, above 0.
         """
-        expected = conditional(self.mean[1].expand_as(values), self.covariance[2], values, known, ridge)
+        expected = conditional(
+            self.mean[1].expand_as(values), self.covariance[2], values, known, ridge
+        )
         return _log_odds(expected) - _log_odds(self.mean[1])
 
-    def from_all(self, probabilities: Tensor, values: Tensor, known: Tensor, ridge: float) -> Tensor:
+    def from_all(
+        self, probabilities: Tensor, values: Tensor, known: Tensor, ridge: float
+    ) -> Tensor:
         """Log-odds of every label, from the model's probabilities of all and what is known.
 
         Args:

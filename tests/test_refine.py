@@ -14,11 +14,7 @@ from feedback_adapter.plugins import strategy as strategy_named
 from feedback_adapter.testing import LABELS, check_strategy, tiny_adapter, tiny_images
 
 STRATEGIES = ["residual", "layerwise"]
-SOLVERS = {
-    "adam": (fa.Adam(), 0.06),
-    "sgd": (fa.SGD(), 3.0),
-    "lbfgs": (fa.LBFGS(), 3.0),
-}
+SOLVERS = {"adam": (fa.Adam(), 0.1), "sgd": (fa.SGD(), 30.0), "lbfgs": (fa.LBFGS(), 1.0)}
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -29,26 +25,17 @@ def lively(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def resnet18(activation: str) -> fa.Adapter:
-    torch.manual_seed(0)
-    model = timm.create_model("resnet18", num_classes=6, zero_init_last=False, act_layer=activation)
-    nn.init.normal_(model.fc.weight, 0, 0.1)
-    return fa.wrap(lively(model), labels=list("abcdef"))
-
-
 @pytest.fixture(scope="module")
-def resnets() -> dict[str, fa.Adapter]:
-    return {activation: resnet18(activation) for activation in ("relu", "silu")}
-
-
-@pytest.fixture
-def resnet(resnets) -> fa.Adapter:
-    return resnets["relu"]
+def resnet() -> fa.Adapter:
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=4, zero_init_last=False)
+    nn.init.normal_(model.fc.weight, 0, 0.1)
+    return fa.wrap(lively(model), labels=LABELS)
 
 
 def labels_of(batch: int) -> fa.Labels:
     """Different labels for different images, nothing for every fifth."""
-    rows = [{"a": i % 2, "b": float(i % 3 == 0), "c": 0.7} for i in range(batch)]
+    rows = [{"cat": i % 2, "dog": float(i % 3 == 0), "snow": i % 7 / 6} for i in range(batch)]
     return fa.Labels([row if i % 5 else None for i, row in enumerate(rows)])
 
 
@@ -58,53 +45,73 @@ def one(evidence: fa.Evidence, image: int) -> fa.Evidence:
 
 # ---- an image's result is its own ----
 
+# L-BFGS takes small differences of gradients, in which the rounding of float32 is large.
+ATOL = {"adam": 1e-5, "sgd": 1e-5, "lbfgs": 1e-3}
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize(("activation", "pivot"), [("relu", "layer4"), ("silu", "layer3")])
-def test_image_alone_is_as_in_a_batch_of_64(resnets, activation, pivot, strategy, solver):
-    """In float32, to 1e-5, where no kink follows the pivot (see the next test)."""
-    images, told = torch.randn(64, 3, 64, 64), labels_of(64)
-    which, step_size = SOLVERS[solver]
-    arguments = {
-        "strategy": strategy, "pivots": pivot, "solver": which, "steps": 6,
-        "step_size": step_size, "tolerance": 0.1, "patience": 1,
-    }  # fmt: skip
-    batch = resnets[activation].refine(images, told, **arguments)
+
+def check_alone(adapter, images, told, atol, some, **arguments):
+    batch = adapter.refine(images, told, patience=1, **arguments)
     assert len(set(batch.steps.tolist())) > 2  # images left the batch at different steps
-    for image in (0, 1, 2, 13, 30, 63):
-        alone = resnets[activation].refine(images[image : image + 1], one(told, image), **arguments)
-        torch.testing.assert_close(alone.after[0], batch.after[image], atol=1e-5, rtol=0)
-        torch.testing.assert_close(alone.losses[:, 0], batch.losses[:, image], atol=1e-5, rtol=0)
+    for image in some:
+        alone = adapter.refine(images[image : image + 1], one(told, image), patience=1, **arguments)
         assert alone.steps[0] == batch.steps[image]
         assert alone.converged[0] == batch.converged[image]
+        torch.testing.assert_close(alone.before[0], batch.before[image], atol=atol, rtol=0)
+        torch.testing.assert_close(alone.after[0], batch.after[image], atol=atol, rtol=0)
+        torch.testing.assert_close(alone.losses[:, 0], batch.losses[:, image], atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("pivots", [["again#0"], ["again#0", "stem"]], ids=len)
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_image_alone_is_as_in_a_batch_of_64(strategy, solver, pivots):
+    which, step_size = SOLVERS[solver]
+    check_alone(
+        tiny_adapter(), tiny_images(64), labels_of(64), ATOL[solver], range(0, 64, 3),
+        strategy=strategy, pivots=pivots, solver=which, step_size=step_size, steps=8,
+        tolerance=0.03,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_image_alone_is_as_in_a_batch_of_64_of_a_resnet(resnet, strategy, solver):
+    """No ReLU follows the pivot: see the next test."""
+    step_size, tolerance = {"adam": (0.06, 0.1), "sgd": (10.0, 0.02)}[solver]
+    check_alone(
+        resnet, torch.randn(64, 3, 64, 64), labels_of(64), 1e-5, [0, 1, 2, 13, 30, 63],
+        strategy=strategy, pivots="layer4", solver=SOLVERS[solver][0], step_size=step_size,
+        steps=6, tolerance=tolerance,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_several_pivots_alone_and_in_a_batch(strategy, solver, keep):
-    """In float64: the method itself lets nothing of one image into another's result.
+def test_no_image_looks_at_another(strategy, solver, keep):
+    """In float64 to 1e-10, for every solver: the method itself mixes no images.
 
-    In float32 PyTorch's kernels round differently for other batch sizes, and where a ReLU sits
-    within rounding of its kink the gradient jumps: with early pivots and many steps that can
-    grow beyond 1e-5, which no bookkeeping of ours would show from a mistake of ours.
+    In float32 PyTorch's kernels round differently for other batch sizes. Where a ReLU that
+    follows the pivot sits within rounding of zero the gradient jumps, and after a few steps
+    that is more than 1e-5, whatever the method does.
     """
-    adapter, images, told = tiny_adapter(double=True), tiny_images(24).double(), fa.Labels(
-        [{"cat": i % 2, "snow": i % 3 / 2} if i % 4 else None for i in range(24)]
-    )  # fmt: skip
     which, step_size = SOLVERS[solver]
-    arguments = {
-        "strategy": strategy, "pivots": ["again#1", "stem"], "solver": which, "steps": 8,
-        "step_size": step_size * (10 if solver == "sgd" else 1), "tolerance": 0.02,
-        "patience": 1, "keep": keep,
-    }  # fmt: skip
-    batch = adapter.refine(images, told, **arguments)
-    assert len(set(batch.steps.tolist())) > 2
-    for image in range(24):
-        alone = adapter.refine(images[image : image + 1], one(told, image), **arguments)
-        torch.testing.assert_close(alone.after[0], batch.after[image], atol=1e-10, rtol=0)
-        assert alone.steps[0] == batch.steps[image]
+    check_alone(
+        tiny_adapter(double=True), tiny_images(24).double(), labels_of(24), 1e-10, range(24),
+        strategy=strategy, pivots=["again#1", "stem"], solver=which, step_size=step_size, steps=8,
+        tolerance=0.05 if solver == "adam" else 0.03, keep=keep,
+    )  # fmt: skip
+
+
+def test_no_image_looks_at_another_through_relus(resnet):
+    resnet.model.double()
+    try:
+        check_alone(
+            resnet, torch.randn(6, 3, 32, 32).double(), labels_of(6), 1e-10, range(1, 6),
+            pivots=["layer3", "layer4"], step_size=0.06, steps=6, tolerance=0.15,
+        )  # fmt: skip
+    finally:
+        resnet.model.float()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -168,12 +175,14 @@ def test_batches_of_none_and_one():
     ("name", "build", "pivot"),
     [
         ("timm", lambda: timm.create_model("resnet18", num_classes=3), "layer4.0"),
-        ("torchvision", lambda: torchvision.models.mobilenet_v3_small(num_classes=3), "features.9"),
+        ("torchvision", lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=3), "stage4.1"),
     ],
 )
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_evidence_moves_the_known_up_to_what_is_said(name, build, pivot, strategy):
-    adapter = fa.wrap(lively(build()), labels=["x", "y", "z"])
+    model = lively(build())
+    nn.init.normal_(model.fc.weight, 0, 0.3)
+    adapter = fa.wrap(model, labels=["x", "y", "z"])
     result = adapter.refine(
         torch.randn(3, 3, 64, 64), fa.Labels({"x": [1, 0, 1], "z": [0, 1, None]}),
         strategy=strategy, pivots=pivot, steps=30, step_size=0.3,
@@ -468,7 +477,8 @@ def test_lbfgs_beats_gradient_descent_and_is_per_image():
         (lambda: fa.ResidualOptions(steps=-1), "steps=-1 .*at least 0"),
         (lambda: fa.ResidualOptions(step_size=0), "step_size=0 .*above 0"),
         (lambda: fa.ResidualOptions(step_size=math.nan), "step_size=nan"),
-        (lambda: fa.ResidualOptions(solver="adam"), r"solver='adam'.*Adam\(\)"),
+        (lambda: fa.ResidualOptions(solver="adan"), "no solver 'adan'. Did you mean 'adam'"),
+        (lambda: fa.ResidualOptions(solver=torch.optim.Adam), r"solver=.*a Solver.*Adam\(\)"),
         (lambda: fa.ResidualOptions(unit="mm"), "unit='mm' .*'rms' or 'absolute'"),
         (lambda: fa.ResidualOptions(proximal=-1), "proximal=-1"),
         (lambda: fa.ResidualOptions(patience=0), "patience=0 .*at least 1, or None"),

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError, did_you_mean
 from feedback_adapter.evidence.base import Evidence
-from feedback_adapter.networks import CaptionDecoder
-from feedback_adapter.networks.captioner import END, START, UNKNOWN
+from feedback_adapter.networks.decoder import END, START, UNKNOWN, CaptionDecoder
 from feedback_adapter.networks.decoding import beam_search
 from feedback_adapter.outputs import Output, Outputs
 

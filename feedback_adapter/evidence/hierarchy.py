@@ -65,7 +65,7 @@ class WordNet:
         commas. A name that two classes share means the one at the label's own position
         among 1,000, else the more frequent.
         """
-        own = {name: synset for name, synset in zip(imagenet_labels(), self.classes, strict=True)}
+        own = dict(zip(imagenet_labels(), self.classes, strict=True))
         ids: list[str | None] = []
         for index, label in enumerate(labels):
             first = label.partition(",")[0].strip()

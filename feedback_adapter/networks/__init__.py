@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from torch import nn
 
-from feedback_adapter.networks.captioner import CaptionDecoder, Captioner
+from feedback_adapter.networks.captioner import Captioner
 from feedback_adapter.networks.multihead import MultiHead
 
-__all__ = ["NETWORKS", "CaptionDecoder", "Captioner", "MultiHead"]
+__all__ = ["NETWORKS", "Captioner", "MultiHead"]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"captioner": Captioner, "multihead": MultiHead}
 """Name of a network to what builds it, without weights."""

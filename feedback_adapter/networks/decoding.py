@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from feedback_adapter.networks.captioner import END, START, UNKNOWN, CaptionDecoder, Memory
+from feedback_adapter.networks.decoder import END, START, UNKNOWN, CaptionDecoder, Memory
 
 __all__ = ["beam_search"]
 

@@ -100,16 +100,16 @@ def measure_hierarchy(
             result = adapter.refine(images[rows], evidence, **rest)
             add(name, mask.clamp(result.outputs_after)[output], started)
     base = _right(torch.cat(logits["masked softmax"]), fine)
-    return [_row(name, torch.cat(parts), fine, base, seconds[name]) for name, parts in logits.items()]
+    return [
+        _row(name, torch.cat(parts), fine, base, seconds[name]) for name, parts in logits.items()
+    ]
 
 
 def _right(log_p: Tensor, fine: Tensor) -> Tensor:
     return log_p.gather(1, fine.unsqueeze(1))[:, 0]
 
 
-def _row(
-    name: str, log_p: Tensor, fine: Tensor, base: Tensor, seconds: float
-) -> HierarchyRow:
+def _row(name: str, log_p: Tensor, fine: Tensor, base: Tensor, seconds: float) -> HierarchyRow:
     hits: Sequence[float] = (log_p.argmax(1) == fine).float().tolist()
     share = sum(hits) / len(hits)
     own = _right(log_p, fine)

@@ -107,9 +107,7 @@ def fit_reliability(
     return Reliability.fit([" . ".join(own[:amount]) for own in captions], truth, labels)
 
 
-def _after(
-    adapter: Adapter, images: Tensor, told: Text, arguments: Mapping[str, Any]
-) -> Tensor:
+def _after(adapter: Adapter, images: Tensor, told: Text, arguments: Mapping[str, Any]) -> Tensor:
     if arguments.get("strategy", "") is None:
         plain = torch.as_tensor(adapter.predict(images))
         outputs = adapter.read(plain)

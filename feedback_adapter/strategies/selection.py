@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -53,20 +53,21 @@ class Choice:
         trials: All settings tried, the best first.
         chosen: The cheapest of those that are as good as the best.
         seconds: How long the choice took.
+        options: Other options that it was chosen with.
     """
 
     strategy: str
     trials: tuple[Trial, ...]
     chosen: Trial
     seconds: float
+    options: Mapping[str, Any]
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for `Adapter.refine`."""
-        return {
-            "strategy": self.strategy, "pivots": self.chosen.pivot,
-            "step_size": self.chosen.step_size, "steps": self.chosen.steps,
-        }  # fmt: skip
+        chosen = self.chosen
+        size = {"step_size": chosen.step_size, "steps": chosen.steps}
+        return {"strategy": self.strategy, "pivots": chosen.pivot, **size, **self.options}
 
 
 class Hidden(Evidence):
@@ -131,6 +132,7 @@ def choose(
     batch: int,
     tolerance: float,
     seed: int,
+    options: Mapping[str, Any],
 ) -> Choice:
     """Try settings and choose one. See `Adapter.choose_pivots`.
 
@@ -146,11 +148,13 @@ def choose(
         batch: Images at a time.
         tolerance: A setting is as good as the best if its gain is less by at most this share.
         seed: Of what is hidden.
+        options: Other options of the strategy.
 
     Raises:
         EvidenceError: No image has two known variables, so that nothing can be hidden.
     """
     started = time.perf_counter()
+    options = {"patience": None, "keep": "last", **options}  # so that steps are all taken
     hidden = Hidden(evidence, plain, _hidden(evidence.known(plain), hide, seed))
     count = sum(int(mask.sum()) for mask in hidden.hidden.values())
     if not count:
@@ -158,7 +162,7 @@ def choose(
             "Nothing can be hidden: choosing pivots needs images of which at least two variables "
             "are known. Name the pivots instead, or pass pivots='auto'."
         )
-    parts = [part.to(evidence_device(plain)) for part in torch.arange(plain.batch).split(batch)]
+    parts = [part.to(_device(plain)) for part in torch.arange(plain.batch).split(batch)]
     evidences = [hidden.take(rows) for rows in parts]
     trials: list[Trial] = []
     for site in sites:
@@ -167,7 +171,7 @@ def choose(
             for rows, part in zip(parts, evidences, strict=True):
                 result = refine(
                     rows, part, strategy=strategy, pivots=site, step_size=size, steps=steps,
-                    patience=None, keep="last", trace=True,
+                    trace=True, **options,
                 )  # fmt: skip
                 assert result.trace is not None, "it was asked for"
                 for step in range(steps + 1):
@@ -181,10 +185,10 @@ def choose(
     trials.sort(key=lambda trial: -trial.gain)
     enough = trials[0].gain - tolerance * abs(trials[0].gain)
     chosen = min((t for t in trials if t.gain >= enough), key=lambda trial: trial.cost)
-    return Choice(strategy, tuple(trials), chosen, time.perf_counter() - started)
+    return Choice(strategy, tuple(trials), chosen, time.perf_counter() - started, options)
 
 
-def evidence_device(outputs: Outputs) -> torch.device:
+def _device(outputs: Outputs) -> torch.device:
     """Where outputs are."""
     return next(iter(outputs.values())).device
 

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 import feedback_adapter as fa
-from feedback_adapter.networks import CaptionDecoder
-from feedback_adapter.networks.captioner import END, START
+from feedback_adapter.networks.decoder import END, START, CaptionDecoder
 from feedback_adapter.networks.decoding import beam_search
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.protocols.caption_metrics import bleu, cider

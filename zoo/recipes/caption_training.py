@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feedback_adapter.networks.captioner import END, START, UNKNOWN, CaptionDecoder
+from feedback_adapter.networks.decoder import END, START, UNKNOWN, CaptionDecoder
 
 PAD = -1
 

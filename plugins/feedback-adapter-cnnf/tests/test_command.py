@@ -1,6 +1,5 @@
-"""`feedback-adapter attack`, and commands of plugins that don't load."""
+"""`feedback-adapter attack`."""
 
-import importlib.metadata
 import json
 
 import pytest
@@ -8,7 +7,6 @@ import typer
 from typer.testing import CliRunner
 
 from fa_cnnf import command, fashion_mnist
-from feedback_adapter.cli import commands
 from feedback_adapter.plugins import plugins
 
 ready = (
@@ -33,34 +31,3 @@ def test_attack_prints_rows_of_the_results_format():
         ("avg", None),
     }
     assert [r["attack"] for r in rows] == ["none", "pgd3", "worst"] * 3
-
-
-class Point:
-    dist = None
-
-    def __init__(self, name, value):
-        self.name, self.value = name, value
-
-    def load(self):
-        if isinstance(self.value, Exception):
-            raise self.value
-        return self.value
-
-
-def test_a_command_that_fails_to_load_is_named_and_left_out(monkeypatch, capsys):
-    app = typer.Typer()
-
-    @app.command()
-    def sites() -> None: ...
-
-    def fine() -> None: ...
-
-    points = [Point("broken", ImportError("no such thing")), Point("fine", fine)]
-    points.append(Point("sites", fine))
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
-    commands.add_to(app)
-    assert [c.name or c.callback.__name__ for c in app.registered_commands] == ["sites", "fine"]
-    said = capsys.readouterr().err
-    assert "'broken'" in said
-    assert "no such thing" in said
-    assert "already is a command" in said

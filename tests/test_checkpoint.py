@@ -1,0 +1,282 @@
+"""Checkpoints: the same answers in a fresh process, and nothing that isn't what it says."""
+
+import ast
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import feedback_adapter as fa
+from feedback_adapter.errors import CheckpointError
+from feedback_adapter.plugins import scoped
+from feedback_adapter.testing import LABELS, TinyNet, tiny_images
+
+PACKAGE = Path(fa.__file__).parent
+TOLD = fa.Labels({"cat": 1, "snow": [0, None]})
+TRANSFORM = fa.Transform((48, 64), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+REFINE = """
+import sys, torch, feedback_adapter as fa
+torch.set_num_threads(1)
+adapter = fa.load(sys.argv[1])
+told = fa.Labels({"cat": 1, "snow": [0, None]})
+result = adapter.refine(torch.load(sys.argv[2]), told)
+torch.save([result.before, result.after, result.losses, adapter.transform], sys.argv[3])
+"""
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    torch.manual_seed(1)
+    model = timm.create_model("test_resnet", num_classes=4)
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 64, 64))  # batch norm statistics of its own
+    return model.eval()
+
+
+@pytest.fixture
+def saved(resnet, tmp_path) -> Path:
+    return fa.wrap(resnet, labels=LABELS, transform=TRANSFORM).save(tmp_path / "saved")
+
+
+def edit(folder: Path, **changes) -> None:
+    """Change parts of a config.json; `...` leaves one out."""
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    config = {key: value for key, value in config.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def rewrite(folder: Path, tensors: dict[str, torch.Tensor], dtype: str) -> None:
+    """Exchange the weights, with a sha256 that fits."""
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+    sha = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    edit(folder, weights={"file": "model.safetensors", "sha256": sha, "dtype": dtype})
+
+
+def test_same_answers_bit_for_bit_in_a_fresh_process(resnet, tmp_path):
+    defaults = fa.Defaults(
+        "layerwise", ("stages.1", "stages.3"), {"steps": 4, "step_size": 0.05, "proximal": 1e-3}
+    )
+    adapter = fa.Adapter(
+        resnet, {"output": fa.Output(LABELS)}, transform=TRANSFORM, defaults=defaults
+    )
+    images = torch.randn(2, 3, 64, 64)
+    here = adapter.refine(images, TOLD)
+    assert here.strategy == "layerwise"
+    assert here.losses.shape == (9, 2)
+    adapter.save(tmp_path / "saved")
+    torch.save(images, tmp_path / "images.pt")
+    files = [str(tmp_path / name) for name in ("saved", "images.pt", "out.pt")]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        here = adapter.refine(images, TOLD)
+    finally:
+        torch.set_num_threads(threads)
+    subprocess.run([sys.executable, "-c", REFINE, *files], check=True, timeout=120)
+    before, after, losses, transform = torch.load(tmp_path / "out.pt", weights_only=False)
+    assert torch.equal(before, here.before)
+    assert torch.equal(after, here.after)
+    assert torch.equal(losses, here.losses)
+    assert transform == TRANSFORM
+
+
+def test_everything_comes_back(saved, resnet):
+    loaded = fa.load(saved)
+    assert loaded.labels == LABELS
+    assert loaded.transform == TRANSFORM
+    assert loaded.defaults == fa.Defaults()
+    assert not any(module.training for module in loaded.model.modules())
+    own = resnet.state_dict()
+    assert loaded.model.state_dict().keys() == own.keys()
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, own[name])
+        assert tensor.dtype == own[name].dtype
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+    assert fa.load(str(saved)).labels == LABELS
+    fa.wrap(resnet, labels=LABELS).save(saved)  # over one that save wrote
+    assert fa.load(saved).transform is None
+
+
+def test_torchvision(tmp_path):
+    model = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    adapter = fa.wrap(model, labels=LABELS, kind="multiclass")
+    with pytest.raises(CheckpointError, match=r"first difference.*Pass save\(.*Architecture"):
+        adapter.save(tmp_path / "no", architecture=fa.Architecture("timm", "test_resnet"))
+    how = fa.Architecture("torchvision", "shufflenet_v2_x0_5", {"num_classes": 4})
+    loaded = fa.load(adapter.save(tmp_path / "yes", architecture=how))
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(loaded.predict(images), adapter.predict(images))
+    assert loaded.outputs["output"].kind == "multiclass"
+
+
+def test_a_model_of_ones_own(tmp_path):
+    adapter = fa.wrap(TinyNet(seed=3), labels=LABELS)
+    folder = adapter.save(tmp_path / "own")
+    with pytest.raises(CheckpointError, match=r"only you can build: load\(\.\.\., model=yours\)"):
+        fa.load(folder)
+    loaded = fa.load(folder, model=TinyNet(seed=4))
+    assert torch.equal(loaded.predict(tiny_images(2)), adapter.predict(tiny_images(2)))
+    with pytest.raises(CheckpointError, match=r"weights of .* don't fit the model"):
+        fa.load(folder, model=TinyNet(labels=5))
+
+
+def test_several_outputs_come_back(tmp_path):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = TinyNet(2, seed=1), TinyNet(3, seed=2)
+
+        def forward(self, x):
+            return {"a": self.a(x), "rest": [self.b(x)]}
+
+    outputs = {
+        "tags": fa.Output(("dog", "ball"), select="a"),
+        "scene": fa.Output(("sea", "city", "hill"), "multiclass", select="rest.0"),
+    }
+    adapter = fa.wrap(Two(), outputs=outputs)
+    loaded = fa.load(adapter.save(tmp_path / "two"), model=Two())
+    assert loaded.outputs == outputs
+    there, here = loaded.predict(tiny_images(2)), adapter.predict(tiny_images(2))
+    assert torch.equal(there["scene"], here["scene"])
+    assert torch.equal(there["tags"], here["tags"])
+
+
+def test_tied_weights_and_other_dtypes(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = TinyNet()
+            self.again = self.net.again
+
+        def forward(self, x):
+            return self.net(x)
+
+    adapter = fa.wrap(Tied().double(), labels=LABELS)
+    loaded = fa.load(adapter.save(tmp_path / "tied"), model=Tied())
+    assert next(loaded.model.parameters()).dtype == torch.float64
+    images = tiny_images(2).double()
+    assert torch.equal(loaded.predict(images), adapter.predict(images))
+
+
+def test_the_zoos_float16(saved, resnet):
+    """Weights stored as float16 are loaded into a float32 model, each the nearest float16."""
+    half = {
+        name: t.half() if t.is_floating_point() else t for name, t in resnet.state_dict().items()
+    }
+    rewrite(saved, half, "float16")
+    loaded = fa.load(saved).model.state_dict()
+    for name, tensor in resnet.state_dict().items():
+        assert loaded[name].dtype == tensor.dtype
+        expected = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert torch.equal(loaded[name], expected)
+
+
+def test_by_name(saved):
+    spec = fa.CheckpointSpec("tiny-words", saved, "for this test")
+
+    class Zoo:
+        @fa.hookimpl
+        def feedback_adapter_checkpoints(self):
+            return [spec]
+
+    with scoped(Zoo()):
+        assert fa.load("tiny-words").labels == LABELS
+        with pytest.raises(CheckpointError, match=r"'tiny-wrods'. Did you mean 'tiny-words'\?"):
+            fa.load("tiny-wrods")
+    with scoped(), pytest.raises(CheckpointError, match=r"Install feedback-adapter-zoo"):
+        fa.load("tiny-words")
+
+
+# ---- what isn't what it says ----
+
+
+def test_damaged_weights(saved):
+    weights = saved / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"sha256 .* but its config.json says .*damaged"):
+        fa.load(saved)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"has no model.safetensors: .* incomplete"):
+        fa.load(saved)
+
+
+def test_weights_of_another_model(saved):
+    rewrite(saved, {"other": torch.zeros(3)}, "float16")
+    with pytest.raises(CheckpointError, match=r"weights of .* don't fit the model"):
+        fa.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99}, r"format 99; this version reads 1"),
+        ({"format": ...}, r"format None"),
+        ({"outputs": ...}, r"lacks \['outputs'\]"),
+        ({"weights": {"file": "model.safetensors"}}, r"lacks \['weights.sha256'"),
+        (
+            {"architecture": {"library": "timm", "model": "no_such_net"}},
+            r"timm can't build 'no_such_net'",
+        ),
+        (
+            {"architecture": {"library": "torchvision", "model": "no_such_net"}},
+            r"torchvision can't build 'no_such_net'",
+        ),
+        ({"architecture": {"library": "keras", "model": "x"}}, r"library='keras' is not possible"),
+    ],
+)
+def test_configs_that_are_wrong(saved, changes, message):
+    edit(saved, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        fa.load(saved)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_configs_that_are_no_object(saved, text):
+    (saved / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config.json"):
+        fa.load(saved)
+
+
+def test_folders_that_are_no_checkpoint(tmp_path, resnet):
+    with pytest.raises(CheckpointError, match=r"no config.json: it isn't a checkpoint"):
+        fa.load(tmp_path)
+    with pytest.raises(CheckpointError, match=r"There is no checkpoint or folder"):
+        fa.load(tmp_path / "nowhere")
+    (tmp_path / "thesis.doc").write_text("all of it")
+    with pytest.raises(CheckpointError, match="holds other files: give a new or empty folder"):
+        fa.wrap(resnet, labels=LABELS).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_safetensors_file_that_is_none(saved):
+    (saved / "model.safetensors").write_bytes(b"not weights")
+    sha = hashlib.sha256(b"not weights").hexdigest()
+    edit(saved, weights={"file": "model.safetensors", "sha256": sha, "dtype": "float16"})
+    with pytest.raises(CheckpointError, match=r"model.safetensors can't be read"):
+        fa.load(saved)
+
+
+def test_nothing_is_ever_unpickled():
+    """No file of the library can: no pickle, torch.load, numpy with pickles, shelve, eval."""
+    modules = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names]
+                names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+                assert not modules & {name.partition(".")[0] for name in names}, path
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                assert called not in ("torch.load", "eval", "exec", "pd.read_pickle"), path
+                pickles = [k for k in node.keywords if k.arg == "allow_pickle"]
+                assert not any(ast.unparse(k.value) != "False" for k in pickles), path

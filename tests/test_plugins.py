@@ -1,0 +1,225 @@
+"""Plugins: registered, listed, and never able to break the program."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+import feedback_adapter as fa
+from feedback_adapter import plugins
+from feedback_adapter.errors import PluginError
+from feedback_adapter.plugins import Plugins, scoped
+from feedback_adapter.strategies import Residual
+from feedback_adapter.testing import tiny_adapter, tiny_images
+
+GOOD = """
+from feedback_adapter import EvidenceSpec, Labels, hookimpl
+
+
+@hookimpl
+def feedback_adapter_evidence_types():
+    return [EvidenceSpec("{name}", Labels, "a good one")]
+"""
+
+
+def distribution(folder: Path, name: str, code: str, point: str | None = None) -> None:
+    """Install a distribution: a module, and metadata with an entry point."""
+    module = name.replace("-", "_")
+    (folder / f"{module}.py").write_text(code)
+    info = folder / f"{module}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[feedback_adapter]\n{point or name} = {module}\n")
+
+
+def program(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """Run the command line in a fresh process, with the distributions of a folder installed."""
+    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    script = "from feedback_adapter.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch) -> Path:
+    """A folder whose distributions are installed for this process."""
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+REASONS = {
+    "fa-raises": "RuntimeError: [/oops] of mine",
+    "fa-exits": "SystemExit: bye",
+    "fa-missing": "ModuleNotFoundError: No module named 'a_module_that_is_not_there'",
+    "fa-hook": "SystemExit: 3",
+    "fa-wrong": "TypeError: feedback_adapter_evidence_types must yield EvidenceSpec, not str",
+}
+
+
+def install_six(folder: Path) -> None:
+    """Six distributions, of which one works."""
+    good = GOOD.format(name="x")
+    distribution(folder, "fa-raises", "raise RuntimeError('[/oops] of mine')")
+    distribution(folder, "fa-exits", "import sys\nsys.exit('bye')")
+    distribution(folder, "fa-missing", "import a_module_that_is_not_there")
+    distribution(folder, "fa-hook", good.replace("return [", "raise SystemExit(3)\n    ["))
+    distribution(folder, "fa-wrong", good.replace("return [", "return ['y'] or ["))
+    distribution(folder, "fa-good", GOOD.format(name="good"))
+
+
+def test_failing_plugins_are_listed_and_harmless(tmp_path):
+    install_six(tmp_path)
+    done = program(tmp_path, "plugins", "--json")
+    assert done.returncode == 0, done.stderr
+    infos = {info["name"]: info for info in json.loads(done.stdout)["plugins"]}
+    assert infos["builtin"]["status"] == "OK"
+    assert {"labels"} <= set(infos["builtin"]["provides"]["evidence"])
+    assert {"residual", "layerwise"} <= set(infos["builtin"]["provides"]["strategies"])
+    assert infos["fa-good"] == {
+        "name": "fa-good", "distribution": "fa-good", "version": "1.2", "status": "OK",
+        "reason": "", "provides": {"evidence": ["good"]},
+    }  # fmt: skip
+    for name, reason in REASONS.items():
+        assert infos[name] == {
+            "name": name, "distribution": name, "version": "1.2", "status": "FAILED",
+            "reason": reason, "provides": {},
+        }  # fmt: skip
+
+
+def test_everything_works_beside_failing_plugins(installed, run):
+    install_six(installed)
+    with scoped(entry_points=True):
+        result = tiny_adapter().refine(tiny_images(2), fa.Labels({"cat": 1}))
+        assert (result.losses[-1] < result.losses[0]).all()
+        with pytest.raises(PluginError, match=r"no strategies 'mine'.*'fa-missing' failed to load"):
+            tiny_adapter().refine(tiny_images(2), fa.Labels({"cat": 1}), strategy="mine")
+        code, out, _ = run("plugins")
+        assert code == 0
+        for reason in REASONS.values():  # nothing is taken for markup
+            assert reason in out
+
+
+def test_strict_raises_and_names_the_plugin(installed, monkeypatch):
+    monkeypatch.setenv(plugins.STRICT, "1")
+    distribution(installed, "fa-strict", "raise RuntimeError('oops')", point="a-point")
+    with pytest.raises(PluginError, match=r"'a-point' of 'fa-strict' failed: Runtime.*: oops") as e:
+        Plugins()
+    assert f"unset {plugins.STRICT}" in str(e.value)
+
+
+@pytest.mark.parametrize("same", ["entry point", "evidence"])
+def test_two_distributions_with_one_name(installed, same):
+    points = ("one", "one") if same == "entry point" else ("one", "two")
+    names = ("one", "one") if same == "evidence" else ("one", "two")
+    for which, point, name in zip(("first", "second"), points, names, strict=True):
+        distribution(installed, f"fa-{which}", GOOD.format(name=name), point=point)
+    with pytest.raises(PluginError, match=r"Two plugins .*'one'.* 'fa-first' and .*'fa-second'"):
+        Plugins()
+
+
+# ---- in one process ----
+
+
+class Twice(Residual):
+    pass
+
+
+def plugin(name: str = "mine", **hooks) -> types.ModuleType:
+    """A plugin with hook functions."""
+    module = types.ModuleType(name)
+    for hook, specs in hooks.items():
+
+        def implementation(specs=tuple(specs)):
+            yield from specs
+
+        setattr(module, f"feedback_adapter_{hook}", fa.hookimpl(implementation))
+    return module
+
+
+SPEC = fa.StrategySpec("twice", Twice, fa.ResidualOptions, "residual by another name")
+
+
+def test_scoped_adds_for_the_time_of_a_with():
+    images, told = tiny_images(2), fa.Labels({"cat": 1})
+    before = plugins.plugins()
+    with scoped(plugin(strategies=[SPEC])) as inside:
+        assert plugins.plugins() is inside
+        result = tiny_adapter().refine(images, told, strategy="twice")
+        assert result.strategy == "twice"
+        assert torch.equal(result.after, tiny_adapter().refine(images, told).after)
+        assert inside.infos()[-1].provides == {"strategies": ("twice",)}
+        with scoped(), pytest.raises(PluginError, match="no strategies 'twice'"):
+            plugins.strategy("twice")
+        assert plugins.strategy("twice") is SPEC
+    assert plugins.plugins() is before
+    with pytest.raises(PluginError, match=r"no strategies 'residual2'. Did you mean 'residual'"):
+        plugins.strategy("residual2")
+
+
+def test_scoped_ends_with_an_error():
+    before = plugins.plugins()
+    with pytest.raises(ZeroDivisionError), scoped():
+        raise ZeroDivisionError
+    assert plugins.plugins() is before
+
+
+def test_what_a_plugin_adds_is_found_by_name(tmp_path):
+    checkpoint = fa.CheckpointSpec("tiny", tmp_path, "nothing in it")
+    kind = fa.EvidenceSpec("said", fa.Labels, "labels by another name")
+    with scoped(plugin(checkpoints=[checkpoint], evidence_types=[kind])) as inside:
+        assert plugins.checkpoint("tiny") is checkpoint
+        assert plugins.evidence_type("said") is kind
+        assert inside.all("checkpoints") == [checkpoint]
+        with pytest.raises(PluginError, match="no checkpoints 'tiyn'. Did you mean 'tiny'"):
+            plugins.checkpoint("tiyn")
+
+
+@pytest.mark.parametrize(
+    ("hooks", "reason"),
+    [
+        ({"strategies": ["twice"]}, "must yield StrategySpec, not str"),
+        ({"checkpoints": [SPEC]}, "must yield CheckpointSpec, not StrategySpec"),
+        ({"strategies": [SPEC, SPEC]}, "yields 'twice' more than once"),
+        ({"strategys": []}, "unknown hook 'feedback_adapter_strategys'"),
+    ],
+)
+def test_hooks_that_yield_nonsense(hooks, reason):
+    found = Plugins(entry_points=False)
+    found.register(plugin(**hooks), "mine", "fa-mine")
+    info = found.infos()[-1]
+    assert (info.name, info.distribution, info.status) == ("mine", "fa-mine", "FAILED")
+    assert reason in info.reason
+    with pytest.raises(PluginError, match=r"no strategies 'twice'.*'mine' failed to load"):
+        found.get("strategies", "twice")
+    found.register(plugin(strategies=[SPEC]), "other")  # the name is still free
+    assert found.get("strategies", "twice") is SPEC
+
+
+def test_a_name_taken_twice_in_one_process():
+    found = Plugins(entry_points=False)
+    found.register(plugin(strategies=[SPEC]), "one", "fa-one")
+    with pytest.raises(PluginError, match="Two plugins add strategies 'twice': 'fa-one' and 'fa-t"):
+        found.register(plugin(strategies=[SPEC]), "two", "fa-two")
+    with pytest.raises(PluginError, match=r"Two plugins are called 'one': one of 'fa-one' and"):
+        found.register(plugin(), "one", "fa-three")
+    residual = fa.StrategySpec("residual", Twice, fa.ResidualOptions, "a thief")
+    with pytest.raises(PluginError, match="strategies 'residual': 'feedback-adapter' and 'fa-x'"):
+        found.register(plugin(strategies=[residual]), "thief", "fa-x")
+    assert [info.name for info in found.infos()] == ["builtin", "one"]
+    assert found.get("strategies", "residual").strategy is Residual
+
+
+def test_strict_in_one_process(monkeypatch):
+    monkeypatch.setenv(plugins.STRICT, "1")
+    with pytest.raises(PluginError, match=r"'mine' of 'fa-mine' failed: TypeError") as caught:
+        Plugins(entry_points=False).register(plugin(strategies=[1]), "mine", "fa-mine")
+    assert isinstance(caught.value.__cause__, TypeError)

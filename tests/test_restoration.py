@@ -1,0 +1,404 @@
+"""The model is the user's: bit for bit what it was, after refine and after any exception in it."""
+
+import threading
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import feedback_adapter as fa
+from feedback_adapter.testing import (
+    LABELS,
+    ConformanceError,
+    TinyNet,
+    check_evidence,
+    check_strategy,
+    tiny_adapter,
+    tiny_images,
+    tiny_outputs,
+    untouched,
+)
+
+STRATEGIES = ["residual", "layerwise"]
+TOLD = fa.Labels({"cat": 1, "snow": 0})
+CALL = nn.Module.__call__
+
+
+class Stop(Exception):
+    """What a broken model or broken evidence raises here."""
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    """A model in the middle of someone's training: mixed flags, gradients and hooks."""
+    net = TinyNet().train()
+    net.block.eval()
+    net.stem[0].weight.requires_grad_(False)
+    net.head.weight.grad = torch.randn_like(net.head.weight)
+    net.again.bias.grad = torch.zeros_like(net.again.bias)
+    net.fired = []
+    note = net.fired.append
+    net.again.register_forward_hook(lambda *_: note("again"))
+    net.block.register_forward_pre_hook(lambda *_: note("block"))
+    net.head.register_full_backward_hook(lambda *_: note("backward"))
+    net.head.weight.register_hook(lambda gradient: note("weight"))
+    net.stem.register_state_dict_pre_hook(lambda *_: None)
+    net.drop.forward = net.drop.forward  # an instance's own
+    return net
+
+
+@pytest.mark.parametrize("pivots", ["input", "stem", ["stem", "again#1"], "auto"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nothing_changes(model, strategy, pivots):
+    with untouched(model):
+        result = fa.wrap(model, labels=LABELS).refine(
+            tiny_images(5), TOLD, strategy=strategy, pivots=pivots, steps=4
+        )
+    assert (result.losses[-1] < result.losses[0]).all()  # it did run
+    assert model.training
+    assert not model.block.training
+    assert "weight" not in model.fired  # no gradient reached a parameter
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nothing_changes_in_a_timm_model(strategy):
+    model = timm.create_model("resnet18", num_classes=4).train()
+    model.layer2.eval()
+    with untouched(model):
+        fa.wrap(model, labels=LABELS).refine(
+            torch.randn(2, 3, 32, 32), TOLD, strategy=strategy, steps=2
+        )
+        fa.wrap(model, labels=LABELS).sites(torch.randn(1, 3, 32, 32))
+        fa.wrap(model, labels=LABELS).predict(torch.randn(1, 3, 32, 32))
+
+
+def test_evaluation_mode_while_it_runs(model):
+    """Dropout is off and batch norm takes its running statistics, whatever the flags say."""
+    adapter = fa.wrap(model, labels=LABELS)
+    images = tiny_images(3)
+    expected = TinyNet().eval()(images)
+    assert torch.equal(adapter.refine(images, TOLD, steps=1).before, expected)
+    assert torch.equal(adapter.predict(images), expected)
+
+
+def test_other_peoples_hooks_still_fire(model):
+    fa.wrap(model, labels=LABELS).refine(tiny_images(2), TOLD, pivots="block", steps=3)
+    during = list(model.fired)
+    assert during.count("again") >= 2 * (1 + 3)  # it is called twice, and follows the pivot
+    model.fired.clear()
+    model.eval()(tiny_images(1))
+    assert model.fired == ["block", "again", "again"]
+
+
+def test_other_peoples_hooks_count():
+    """A hook that changes an activation is part of the model."""
+    net = TinyNet().eval()
+    images = tiny_images(2)
+    plain = fa.wrap(net, labels=LABELS).refine(images, TOLD, pivots="stem", steps=3)
+    net.again.register_forward_hook(lambda module, args, output: output * 2)
+    hooked = fa.wrap(net, labels=LABELS).refine(images, TOLD, pivots="stem", steps=3)
+    assert torch.equal(hooked.before, net(images))
+    assert (hooked.after - plain.after).abs().max() > 1e-3
+
+
+# ---- exceptions ----
+
+
+class Fails(nn.Module):
+    """Raises when it has been called so many times."""
+
+    def __init__(self, calls: int, error: BaseException) -> None:
+        super().__init__()
+        self.left, self.error = [calls], error  # a list, so that what `untouched` sees stays
+
+    def forward(self, x):
+        self.left[0] -= 1
+        if self.left[0] < 0:
+            raise self.error
+        return x
+
+
+class FailingEvidence(fa.Labels):
+    left = 2
+
+    def bind(self, specs, batch):
+        self.told = super().bind(specs, batch)
+        return self
+
+    def loss(self, outputs):
+        self.left -= 1
+        if self.left < 0:
+            raise Stop
+        return self.told.loss(outputs)
+
+    def known(self, outputs):
+        return self.told.known(outputs)
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, RuntimeError, GeneratorExit])
+@pytest.mark.parametrize("calls", [0, 1, 2, 4])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_error_inside_the_model(model, strategy, calls, error):
+    model.head = nn.Sequential(Fails(calls, error()), model.head)
+    with untouched(model), pytest.raises(error):
+        fa.wrap(model, labels=LABELS).refine(
+            tiny_images(3), TOLD, strategy=strategy, pivots=["stem", "again#0"], steps=9
+        )
+    assert nn.Module.__call__ is CALL
+    model.fired.clear()
+    model.eval().again(torch.zeros(1, 8, 4, 4))  # calls go their ordinary way again
+    assert model.fired == ["again"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_error_inside_evidence(model, strategy):
+    with untouched(model), pytest.raises(Stop):
+        fa.wrap(model, labels=LABELS).refine(
+            tiny_images(3), FailingEvidence({"cat": 1}), strategy=strategy, pivots="stem"
+        )
+
+
+def test_an_error_inside_a_solver(model):
+    class Bad(fa.SGD):
+        def step(self, state, gradient, step_size):
+            raise KeyboardInterrupt
+
+    with untouched(model), pytest.raises(KeyboardInterrupt):
+        fa.wrap(model, labels=LABELS).refine(tiny_images(2), TOLD, solver=Bad())
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"pivots": "nowhere"},
+        {"strategy": "nothing"},
+        {"steps": -1},
+        {"evidence": fa.Labels({"cow": 1})},
+        {"images": torch.full((2, 3, 16, 16), torch.nan)},
+    ],
+    ids=lambda mistake: next(iter(mistake)),
+)
+def test_a_mistake_of_the_user(model, mistake):
+    arguments = {"images": tiny_images(2), "evidence": TOLD, **mistake}
+    with untouched(model), pytest.raises(fa.FeedbackAdapterError):
+        fa.wrap(model, labels=LABELS).refine(**arguments)
+
+
+# ---- whatever the caller is in ----
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_grad_mode_of_the_caller(model, strategy, context):
+    adapter, images = fa.wrap(model, labels=LABELS), tiny_images(3)
+    expected = adapter.refine(images, TOLD, strategy=strategy, steps=4)
+    with context(), untouched(model):
+        mode = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        result = adapter.refine(images, TOLD, strategy=strategy, steps=4)
+        inside = adapter.refine(images + 0, TOLD, strategy=strategy, steps=4)
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == mode
+    assert torch.equal(result.after, expected.after)
+    assert torch.equal(inside.after, expected.after)
+    assert not result.after.requires_grad
+    assert not result.before.requires_grad
+
+
+def test_no_gradient_reaches_a_parameter_or_the_images(model):
+    model.zero_grad(set_to_none=True)
+    images = tiny_images(2).requires_grad_()
+    result = fa.wrap(model, labels=LABELS).refine(images, TOLD, pivots="input", steps=2)
+    assert images.grad is None
+    assert images.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for value in (result.before, result.after, result.losses):
+        assert not value.requires_grad
+
+
+@pytest.mark.parametrize("pivots", ["input", "stem.0"])
+def test_the_images_are_not_changed(pivots):
+    images = tiny_images(3)
+    before, version = images.clone(), images._version
+    tiny_adapter().refine(images, TOLD, pivots=pivots, steps=3)
+    assert torch.equal(images, before)
+    assert images._version == version
+
+
+# ---- threads ----
+
+
+def test_threads_refine_one_model_at_once(model):
+    adapter, images = fa.wrap(model, labels=LABELS), tiny_images(4)
+    alone = {
+        strategy: adapter.refine(images, TOLD, strategy=strategy, steps=12)
+        for strategy in STRATEGIES
+    }
+    start = threading.Barrier(3)
+    results, errors = [], []
+
+    def work(strategy: str) -> None:
+        try:
+            start.wait()
+            results.extend(
+                (strategy, adapter.refine(images, TOLD, strategy=strategy, steps=12))
+                for _ in range(4)
+            )
+        except BaseException as error:
+            errors.append(error)
+
+    def plain() -> None:
+        """Someone else's model in a third thread isn't watched."""
+        other = TinyNet().eval()
+        expected = other(images)
+        start.wait()
+        while len(results) + 8 * len(errors) < 8:
+            if not torch.equal(other(images), expected):
+                errors.append(AssertionError("another model's answer changed"))
+
+    with untouched(model):
+        threads = [threading.Thread(target=work, args=(s,)) for s in STRATEGIES]
+        threads.append(threading.Thread(target=plain))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not errors
+    assert len(results) == 8
+    for strategy, result in results:
+        assert torch.equal(result.after, alone[strategy].after)
+    assert nn.Module.__call__ is CALL
+
+
+def test_an_error_in_one_thread_leaves_another_alone(model):
+    good, bad = fa.wrap(model, labels=LABELS), fa.wrap(model, labels=LABELS)
+    images = tiny_images(4)
+    expected = good.refine(images, TOLD, steps=20)
+    start, results = threading.Barrier(2), []
+
+    def work() -> None:
+        start.wait()
+        results.append(good.refine(images, TOLD, steps=20))
+
+    with untouched(model):
+        thread = threading.Thread(target=work)
+        thread.start()
+        start.wait()
+        for _ in range(3):
+            with pytest.raises(Stop):
+                bad.refine(images, FailingEvidence({"cat": 1}))
+        thread.join()
+    assert torch.equal(results[0].after, expected.after)
+
+
+# ---- the checks of feedback_adapter.testing find what they are for ----
+
+
+def touch_weights(net):
+    with torch.no_grad():
+        net.head.bias.add_(1)
+
+
+TOUCHES = {
+    "head.bias changed": touch_weights,
+    "training changed": lambda net: net.drop.train(not net.drop.training),
+    "requires_grad changed": lambda net: net.head.weight.requires_grad_(False),
+    "grad changed": lambda net: net(tiny_images(1)).sum().backward(),
+    "_forward_hooks changed": lambda net: net.stem.register_forward_hook(lambda *_: None),
+    "forward appeared": lambda net: setattr(net.stem, "forward", net.stem.forward),
+    "running_mean changed": lambda net: net.train()(tiny_images(2)),
+    "identity": lambda net: setattr(net.head, "bias", nn.Parameter(net.head.bias.detach().clone())),
+}
+
+
+@pytest.mark.parametrize("what", TOUCHES)
+def test_untouched_finds_a_touch(what):
+    net = TinyNet().eval()
+    with pytest.raises(ConformanceError), untouched(net):
+        TOUCHES[what](net)
+
+
+class BatchNormed(fa.Strategy):
+    """A strategy whose result depends on batch mates, and which trains the model."""
+
+    trains = False
+
+    def refine(self, problem):
+        from feedback_adapter.strategies import Residual
+
+        result = Residual(self.options).refine(problem)
+        after = result.outputs_after["output"]
+        if self.trains:
+            next(problem.model.parameters()).data.add_(1e-3)
+        else:
+            after.add_(after.mean(0) * 1e-3)
+        return result
+
+
+class Training(BatchNormed):
+    trains = True
+
+
+def test_check_strategy_finds_broken_promises():
+    with pytest.raises(ConformanceError, match="image 0 depends on its batch mates"):
+        check_strategy(BatchNormed, fa.ResidualOptions())
+    with pytest.raises(ConformanceError, match="changed"):
+        check_strategy(Training, fa.ResidualOptions())
+    with pytest.raises(ConformanceError, match="loss rose"):
+        check_strategy(
+            type("Not", (fa.Strategy,), {"refine": lambda s, p: _still(p)}), fa.ResidualOptions()
+        )
+    with pytest.raises(ConformanceError, match=r"options are a list: .*frozen dataclass"):
+        check_strategy(BatchNormed, [])
+
+
+def _still(problem):
+    from feedback_adapter.strategies import Residual
+
+    return Residual(fa.ResidualOptions(steps=0)).refine(problem)
+
+
+class Averaging(fa.Evidence):
+    """Evidence whose loss is averaged over the batch."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def loss(self, outputs):
+        return self.told.loss(outputs).mean().expand(outputs.batch)
+
+    def clamp(self, outputs):
+        return self.told.clamp(outputs)
+
+    def known(self, outputs):
+        return self.told.known(outputs)
+
+    def take(self, images):
+        return type(self)(self.told.take(images))
+
+
+class Detached(Averaging):
+    """Evidence that autograd can't follow."""
+
+    def loss(self, outputs):
+        return self.told.loss(outputs) + outputs["output"][:, 0].detach()
+
+
+class Forgetful(Averaging):
+    """Evidence that clamps in place."""
+
+    def loss(self, outputs):
+        return self.told.loss(outputs)
+
+    def clamp(self, outputs):
+        outputs["output"].clamp_(-0.1, 0.1)
+        return outputs
+
+
+def test_check_evidence_finds_broken_promises():
+    with pytest.raises(ConformanceError, match=r"Averaging.take\(.*has another loss"):
+        check_evidence(Averaging(fa.Labels({"cat": [1, 0, 1, None]})), tiny_outputs())
+    with pytest.raises(ConformanceError, match=r"Detached.loss has a wrong gradient"):
+        check_evidence(Detached(TOLD), tiny_outputs())
+    with pytest.raises(ConformanceError, match=r"Forgetful changes the outputs .* in place"):
+        check_evidence(Forgetful(TOLD), tiny_outputs())
+    assert tiny_adapter().labels == LABELS

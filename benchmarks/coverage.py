@@ -65,7 +65,9 @@ def table() -> None:
     lines = [
         "# Which models it works with",
         "",
-        "One model of every family: the smallest, with random weights, on two random images.",
+        "One model of every family: the smallest, with random weights (batch norms calibrated on",
+        "random images, logits scaled to unit spread), on two random images. Families that are not",
+        "in the tables have not been measured yet.",
         "`make coverage` measures this again and writes this page. Measured with "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + ", in float32 on a CPU.",

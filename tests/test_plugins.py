@@ -95,14 +95,14 @@ def test_failing_plugins_are_listed_and_harmless(tmp_path):
         }  # fmt: skip
 
 
-def test_everything_works_beside_failing_plugins(installed, run):
+def test_everything_works_beside_failing_plugins(installed, command_line):
     install_six(installed)
     with scoped(entry_points=True):
         result = tiny_adapter().refine(tiny_images(2), fa.Labels({"cat": 1}))
         assert (result.losses[-1] < result.losses[0]).all()
         with pytest.raises(PluginError, match=r"no strategies 'mine'.*'fa-missing' failed to load"):
             tiny_adapter().refine(tiny_images(2), fa.Labels({"cat": 1}), strategy="mine")
-        code, out, _ = run("plugins")
+        code, out, _ = command_line("plugins")
         assert code == 0
         for reason in REASONS.values():  # nothing is taken for markup
             assert reason in out

@@ -560,7 +560,9 @@ def test_evidence_improves_another_output():
         outputs={"a": fa.Output(("dog",), select="0"), "b": fa.Output(("pet",), select="1")},
     )
     x = torch.tensor([[-0.5, 0.0], [0.5, 0.0]])
-    result = adapter.refine(x, fa.Labels({"dog": [1, 0]}), pivots="features", steps=30)
+    result = adapter.refine(
+        x, fa.Labels({"dog": [1, 0]}), pivots="features", steps=30, step_size=0.1
+    )
     assert result.before["b"].sign().flatten().tolist() == [-1, 1]
     assert result.after["b"].sign().flatten().tolist() == [1, -1]
 

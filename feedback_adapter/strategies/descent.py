@@ -48,7 +48,7 @@ class DescentOptions:
     """
 
     steps: int = 10
-    step_size: float = 0.1
+    step_size: float = 0.01
     solver: Solver | str = Adam()
     unit: Literal["rms", "absolute"] = "rms"
     proximal: float = 0.0

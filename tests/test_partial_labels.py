@@ -1,0 +1,153 @@
+"""The partial-labels protocol: its numbers by hand, its draws fixed, the model's answers plain."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from torch import nn
+
+import feedback_adapter as fa
+from feedback_adapter.errors import DataError, OptionsError
+from feedback_adapter.protocols.partial_labels import (
+    PartialLabels,
+    mean_average_precision,
+    negative_log_likelihood,
+)
+
+LABELS = tuple("abcdefghij")
+
+
+class Mixed(nn.Module):
+    """Logits that share causes: knowing some labels tells of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.causes, self.head = nn.Linear(6, 3), nn.Linear(3, len(LABELS))
+
+    def forward(self, x):
+        return 3 * self.head(self.causes(x).tanh())
+
+
+@pytest.fixture
+def data() -> tuple[fa.Adapter, torch.Tensor, np.ndarray]:
+    """A model, noisy images, and what it would say of the images without the noise."""
+    model = Mixed().eval()
+    images = torch.randn(40, 6)
+    with torch.no_grad():
+        truth = (model(images) > 0).numpy()
+    truth[:, 7] = False  # a label that no image has
+    return fa.wrap(model, labels=LABELS), images + torch.randn(40, 6), truth
+
+
+def test_halves_are_disjoint_complete_and_fixed_by_the_seed():
+    may, scored = PartialLabels(seed=3).halves(11)
+    assert (len(may), len(scored)) == (5, 6)
+    assert sorted([*may, *scored]) == list(range(11))
+    again = PartialLabels(seed=3, known=[1], draws=9).halves(11)
+    assert all(np.array_equal(a, b) for a, b in zip((may, scored), again, strict=True))
+    assert not np.array_equal(may, PartialLabels(seed=4).halves(11)[0])
+
+
+@pytest.mark.parametrize("share", [0, 20, 50, 70, 100])
+def test_draws(share):
+    protocol = PartialLabels(draws=4, seed=1)
+    may, scored = protocol.halves(40)
+    masks = list(protocol.masks(40, share))
+    assert len(masks) == (1 if share in (0, 100) else 4)
+    for mask in masks:
+        assert mask.sum() == round(20 * share / 100)
+        assert not mask[scored].any()
+        assert set(np.flatnonzero(mask)) <= set(may)
+    if len(masks) > 1:
+        assert any(not np.array_equal(masks[0], mask) for mask in masks[1:])
+    for first, second in zip(masks, protocol.masks(40, share), strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_mean_average_precision_by_hand():
+    scores = np.array([[0.9, 0.1, 0.5], [0.8, 0.7, 0.5], [0.1, 0.6, 0.5], [0.3, 0.2, 0.5]])
+    truth = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=bool)
+    # first label: positives are ranked 1 and 4; second: 1; the third has none and doesn't count
+    assert mean_average_precision(scores, truth) == pytest.approx(100 * ((1 + 2 / 4) / 2 + 1) / 2)
+    with pytest.raises(DataError, match="No label has a positive image"):
+        mean_average_precision(scores, np.zeros_like(truth))
+
+
+def test_negative_log_likelihood_by_hand():
+    p, truth = np.array([[0.9, 0.2], [1.0, 0.0]]), np.array([[True, True], [True, False]])
+    expected = [[-np.log(0.9), -np.log(0.2)], [1e-7, 1e-7]]
+    np.testing.assert_allclose(negative_log_likelihood(p, truth), expected, rtol=1e-6)
+
+
+def test_rows_by_hand(data):
+    """Every number of a row, from the model's own answers and sklearn."""
+    adapter, images, truth = data
+    protocol = PartialLabels(known=[0, 40, 100], draws=3, seed=2, batch=16)
+    arguments = {"strategy": "residual", "pivots": "causes", "steps": 5, "step_size": 0.2}
+    plain, none, some, every = protocol.run(adapter, images, truth, {"mine": arguments})
+    _, scored = protocol.halves(10)
+    there = [i for i in scored if truth[:, i].any()]
+    assert 7 not in there
+
+    def measured(p: np.ndarray) -> tuple[float, np.ndarray]:
+        each = [average_precision_score(truth[:, i], p[:, i]) for i in there]
+        likely = np.where(truth, p, 1 - p)[:, scored].astype(np.float64)
+        return 100 * float(np.mean(each)), -np.log(likely).mean(1)
+
+    base_map, base_nll = measured(adapter.predict(images).sigmoid().numpy())
+    assert (plain.strategy, plain.known, plain.map_sd, plain.share_worse) == ("none", 0, 0, 0)
+    assert plain.map == pytest.approx(base_map, abs=1e-4)
+    assert plain.nll == pytest.approx(base_nll.mean(), abs=1e-5)
+    assert plain.ms_per_image > 0
+    assert (none.strategy, none.map, none.nll) == ("mine", plain.map, plain.nll)  # known = 0
+    for row, share in ((some, 40), (every, 100)):
+        assert (row.strategy, row.known) == ("mine", share)
+        maps, losses = [], []
+        for mask in protocol.masks(10, share):
+            told = fa.Labels({LABELS[i]: truth[:, i].tolist() for i in np.flatnonzero(mask)})
+            refined = adapter.refine(images, told, **arguments).after.sigmoid().numpy()
+            one, loss = measured(refined)
+            maps.append(one)
+            losses.append(loss)
+        assert row.map == pytest.approx(np.mean(maps), abs=1e-3)
+        spread = np.std(maps, ddof=1) if len(maps) > 1 else 0
+        assert row.map_sd == pytest.approx(spread, abs=1e-3)
+        assert row.nll == pytest.approx(np.mean(losses), abs=1e-4)
+        worse = np.mean(np.stack(losses) > base_nll)
+        assert row.share_worse == pytest.approx(worse, abs=0.03)
+    assert every.map > plain.map  # what is known does help here
+    assert every.nll < plain.nll
+
+
+def test_strategies_are_measured_side_by_side(data):
+    adapter, images, truth = data
+    notes = []
+    rows = PartialLabels(known=[50, 100], draws=2).run(
+        adapter, images, truth,
+        {
+            "still": {"steps": 0, "pivots": "causes"},
+            "layers": {"strategy": "layerwise", "pivots": ["causes", "input"], "steps": 2},
+        },
+        progress=notes.append,
+    )  # fmt: skip
+    assert [(row.strategy, row.known) for row in rows] == [
+        ("none", 0), ("still", 50), ("still", 100), ("layers", 50), ("layers", 100),
+    ]  # fmt: skip
+    for row in rows[1:3]:  # no step: the plain model
+        assert row.map == pytest.approx(rows[0].map)
+        assert row.nll == pytest.approx(rows[0].nll)
+        assert row.map_sd == pytest.approx(0)
+        assert row.share_worse == 0
+    assert rows[4].nll != rows[0].nll
+    assert len(notes) == 1 + 2 * (2 + 1)
+    assert notes[1] == "still, 50% known, draw 1"
+
+
+def test_mistakes(data):
+    adapter, images, truth = data
+    with pytest.raises(OptionsError, match="each must be 0 to 100 percent"):
+        PartialLabels(known=[0, 101])
+    with pytest.raises(OptionsError, match="draws and batch must be at least 1"):
+        PartialLabels(draws=0)
+    with pytest.raises(DataError, match=r"\(40, 9\), but 40 images and 10 labels need \(40, 10\)"):
+        PartialLabels().run(adapter, images, truth[:, :9], {})

@@ -341,7 +341,10 @@ class Adapter:
         for key in overrides:
             if key not in possible:
                 raise OptionsError(f"{name!r} has no option {key!r}. {did_you_mean(key, possible)}")
-        return dataclasses.replace(options, **overrides)
+        try:
+            return dataclasses.replace(options, **overrides)
+        except TypeError as error:  # text where a number should be, from the command line
+            raise OptionsError(f"{name!r} can't take {overrides}: {error}.") from error
 
     def _pivots(self, inputs: Inputs, pivots: Any) -> tuple[Site, ...]:
         if pivots is None:

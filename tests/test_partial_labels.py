@@ -23,9 +23,11 @@ class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.causes, self.head = nn.Linear(6, 3), nn.Linear(3, len(LABELS))
+        with torch.no_grad():
+            self.head.weight.add_(2 * torch.eye(3).repeat(4, 1)[: len(LABELS)])
 
     def forward(self, x):
-        return 3 * self.head(self.causes(x).tanh())
+        return self.head(2 * self.causes(x))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["All", "Evidence"]
+__all__ = ["All", "Evidence", "Unbound"]
 
 
 class Evidence(abc.ABC):
@@ -75,6 +75,29 @@ class Evidence(abc.ABC):
         if not isinstance(other, Evidence):
             return NotImplemented
         return All((*_parts(self), *_parts(other)))
+
+
+class Unbound(Evidence):
+    """Evidence in the user's words, which becomes tensors only when it is bound.
+
+    A subclass implements `bind`, which returns other evidence, and `take`.
+    """
+
+    @abc.abstractmethod
+    def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
+        """Make the form that holds tensors. See `Evidence.bind`."""
+
+    def loss(self, outputs: Outputs) -> Tensor:
+        """See `Evidence.loss`."""
+        return self.bind(outputs.specs, outputs.batch).loss(outputs)
+
+    def clamp(self, outputs: Outputs) -> Outputs:
+        """See `Evidence.clamp`."""
+        return self.bind(outputs.specs, outputs.batch).clamp(outputs)
+
+    def known(self, outputs: Outputs) -> dict[str, Tensor]:
+        """See `Evidence.known`."""
+        return self.bind(outputs.specs, outputs.batch).known(outputs)
 
 
 class All(Evidence):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError, ModelError, did_you_mean
-from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.evidence.base import Evidence, Unbound
 from feedback_adapter.evidence.hierarchy import Groups, members_of
 from feedback_adapter.outputs import Output, Outputs
 
@@ -23,7 +23,7 @@ Through = Literal["classes", "head", "both"]
 _SMALL = 1e-6
 
 
-class Coarse(Evidence):
+class Coarse(Unbound):
     """The coarse class is known: the fine class is one of its labels.
 
     Args:
@@ -115,18 +115,6 @@ class Coarse(Evidence):
                 f"{list(specs)} could be. Say which with Coarse(..., output=NAME)."
             )
         return fits[0]
-
-    def loss(self, outputs: Outputs) -> Tensor:
-        """See `Evidence.loss`."""
-        return self.bind(outputs.specs, outputs.batch).loss(outputs)
-
-    def clamp(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.clamp`."""
-        return self.bind(outputs.specs, outputs.batch).clamp(outputs)
-
-    def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.known`."""
-        return self.bind(outputs.specs, outputs.batch).known(outputs)
 
     def take(self, images: Tensor) -> Coarse:
         """See `Evidence.take`."""

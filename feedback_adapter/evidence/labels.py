@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError, did_you_mean
-from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.evidence.base import Evidence, Unbound
 from feedback_adapter.outputs import Output, Outputs
 
 __all__ = ["Labels", "parse_labels"]
@@ -23,7 +23,7 @@ _LIMIT = 1 - 1e-6
 """How certain a clamped posterior is at most: its logits stay finite."""
 
 
-class Labels(Evidence):
+class Labels(Unbound):
     """Some labels are known: present, absent, or present with a probability.
 
     Args:
@@ -136,18 +136,6 @@ class Labels(Evidence):
         if isinstance(self.confidence, Mapping):
             return float(self.confidence.get(label, 1.0))
         return float(self.confidence)
-
-    def loss(self, outputs: Outputs) -> Tensor:
-        """See `Evidence.loss`."""
-        return self.bind(outputs.specs, outputs.batch).loss(outputs)
-
-    def clamp(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.clamp`."""
-        return self.bind(outputs.specs, outputs.batch).clamp(outputs)
-
-    def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.known`."""
-        return self.bind(outputs.specs, outputs.batch).known(outputs)
 
     def take(self, images: Tensor) -> Labels:
         """See `Evidence.take`. Only evidence given per image changes."""
@@ -285,7 +273,7 @@ def _impossible(name: str, spec: Output, target: Tensor, weight: Tensor) -> str 
     return None
 
 
-class _TensorLabels(Evidence):
+class _TensorLabels(Unbound):
     """Labels of every variable of one output, as tensors that aren't checked by name."""
 
     def __init__(self, targets: Tensor, known: Tensor, output: str | None) -> None:
@@ -312,15 +300,6 @@ class _TensorLabels(Evidence):
                 f"make {expected}."
             )
         return _Bound({name: self.targets}, {name: self.mask.to(self.targets.dtype)}).check(specs)
-
-    def loss(self, outputs: Outputs) -> Tensor:
-        return self.bind(outputs.specs, outputs.batch).loss(outputs)
-
-    def clamp(self, outputs: Outputs) -> Outputs:
-        return self.bind(outputs.specs, outputs.batch).clamp(outputs)
-
-    def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        return self.bind(outputs.specs, outputs.batch).known(outputs)
 
     def take(self, images: Tensor) -> Evidence:
         return _TensorLabels(self.targets[images], self.mask[images], self.output)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from feedback_adapter.data.words import lemma
 from feedback_adapter.errors import EvidenceError, OptionsError, did_you_mean
-from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.evidence.base import Evidence, Unbound
 from feedback_adapter.outputs import Output, Outputs
 
 __all__ = ["Reliability", "Text", "mentions", "parse_text"]
@@ -88,7 +88,7 @@ class Reliability:
         return pairs[0], pairs[1]
 
 
-class Text(Evidence):
+class Text(Unbound):
     """Text that was found near an image: a caption, an article, tags.
 
     Words are compared with the labels after lower-casing and lemmatising ("dogs" mentions
@@ -150,18 +150,6 @@ class Text(Evidence):
         weight = weight * torch.tensor([text is not None for text in texts]).unsqueeze(1)
         hit, false = self.reliability.of(labels)
         return _Mentions(name, said, weight, hit, false)
-
-    def loss(self, outputs: Outputs) -> Tensor:
-        """See `Evidence.loss`."""
-        return self.bind(outputs.specs, outputs.batch).loss(outputs)
-
-    def clamp(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.clamp`: Bayes' rule, label by label."""
-        return self.bind(outputs.specs, outputs.batch).clamp(outputs)
-
-    def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.known`: what is mentioned."""
-        return self.bind(outputs.specs, outputs.batch).known(outputs)
 
     def take(self, images: Tensor) -> Text:
         """See `Evidence.take`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -65,13 +67,20 @@ class DescentOptions:
                 raise OptionsError(f"There is no solver {self.solver!r}. {hint}")
             object.__setattr__(self, "solver", SOLVERS[self.solver])
         rules = {
-            "steps": (self.steps >= 0, "at least 0"),
-            "step_size": (self.step_size > 0, "above 0"),
+            "steps": (
+                _is_number(self.steps, numbers.Integral) and self.steps >= 0,
+                "a whole number from 0 on",
+            ),
+            "step_size": (_is_number(self.step_size) and self.step_size > 0, "above 0"),
             "solver": (isinstance(self.solver, Solver), "a Solver, such as Adam()"),
             "unit": (self.unit in ("rms", "absolute"), "'rms' or 'absolute'"),
-            "proximal": (self.proximal >= 0, "at least 0"),
-            "tolerance": (self.tolerance >= 0, "at least 0"),
-            "patience": (self.patience is None or self.patience >= 1, "at least 1, or None"),
+            "proximal": (_is_number(self.proximal) and self.proximal >= 0, "at least 0"),
+            "tolerance": (_is_number(self.tolerance) and self.tolerance >= 0, "at least 0"),
+            "patience": (
+                self.patience is None
+                or (_is_number(self.patience, numbers.Integral) and self.patience >= 1),
+                "a whole number from 1 on, or None",
+            ),
             "reduction": (self.reduction in ("sum", "mean"), "'sum' or 'mean'"),
             "keep": (self.keep in ("best", "last"), "'best' or 'last'"),
         }
@@ -317,6 +326,11 @@ class Descent:
         self.points = [point[stay] for point in self.points]
         self.units = [unit[stay] for unit in self.units]
         self.states = [take(state, stay) for state in self.states]
+
+
+def _is_number(value: object, kind: type[numbers.Real] = numbers.Real) -> bool:
+    """Whether it is a finite number; what the command line passes on may be text."""
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _rms(activation: Tensor) -> Tensor:

@@ -1,0 +1,326 @@
+"""The command line: what it prints, and that a mistake is one message and exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import feedback_adapter as fa
+from feedback_adapter.plugins import scoped
+
+LABELS = ("dog", "snow", "ball", "grass", "red", "water")
+ROW = {"strategy", "known", "map", "map_sd", "nll", "share_worse", "ms_per_image"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A small timm model with the labels of a made-up Flickr8k, saved in a folder."""
+    torch.manual_seed(1)
+    model = timm.create_model("test_resnet", num_classes=len(LABELS))
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 48, 64))
+        model.fc.weight.mul_(5)
+    adapter = fa.Adapter(
+        model.eval(), {"output": fa.Output(LABELS)}, transform=fa.Transform((48, 64), "bilinear"),
+        defaults=fa.Defaults(pivots=("layer3",), options={"steps": 3, "step_size": 0.05}),
+    )  # fmt: skip
+    folder = adapter.save(tmp_path_factory.mktemp("zoo") / "tiny-words")
+    config = json.loads((folder / "config.json").read_text())
+    config["data"] = {"source": "caption-words"}
+    config["refine"]["reference"] = {"residual": {"steps": 2, "pivots": ["layer2"]}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "card.md").write_text("# tiny-words\n\nIt scores **nothing**.")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> list[Path]:
+    """Photos of sizes of their own, one in a file whose name looks like markup."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    names = ["first.png", "second [red].jpg"]
+    for name, size in zip(names, [(40, 60, 3), (80, 30, 3)], strict=True):
+        Image.fromarray(random.integers(0, 255, size, dtype=np.uint8)).save(folder / name)
+    return [folder / name for name in names]
+
+
+@pytest.fixture(scope="module")
+def flickr8k(tmp_path_factory) -> Path:
+    """A pack in the layout of Flickr8k's: 12 test images, 3 dev images."""
+    folder = tmp_path_factory.mktemp("flickr8k")
+    (folder / "images").mkdir()
+    random = np.random.default_rng(1)
+    captions = {}
+    for index in range(15):
+        pixels = random.integers(0, 255, (32, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{index}.jpg")
+        words = [
+            word for i, word in enumerate(LABELS) if (index + i) % 3 == 0 or random.random() < 0.3
+        ]
+        captions[f"{index}.jpg"] = {
+            "split": "dev" if index > 11 else "test",
+            "captions": [f"A {' and a '.join(words)} .", "Something else ."],
+        }
+    (folder / "captions.json").write_text(json.dumps(captions))
+    return folder
+
+
+# ---- refine ----
+
+
+def test_refine_json(command_line, checkpoint, photos, tmp_path):
+    code, out, err = command_line(
+        "refine", *photos, "-c", checkpoint, "--know", "dog", "--know-not", "snow", "--json",
+        "--top", 3, "--save-plot", tmp_path / "why.png",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    said = json.loads(out)  # one object and nothing else
+    assert said["checkpoint"] == str(checkpoint)
+    assert (said["strategy"], said["pivots"]) == ("residual", ["layer3"])
+    assert [image["file"] for image in said["images"]] == [str(photo) for photo in photos]
+    adapter = fa.load(checkpoint)
+    told = fa.Labels({"dog": 1, "snow": 0})
+    result = adapter.refine(adapter.transform.open(*photos), told)
+    for index, image in enumerate(said["images"]):
+        assert set(image) == {"file", "losses", "steps", "converged", "predictions"}
+        assert image["losses"] == pytest.approx(result.losses[:, index].tolist(), abs=1e-4)
+        assert image["losses"][-1] < image["losses"][0]
+        rows = {row["label"]: row for row in image["predictions"]}
+        assert len(rows) == 2 + 3
+        assert rows["dog"]["known"]
+        assert rows["snow"]["known"]
+        assert sum(row["known"] for row in rows.values()) == 2
+        for label, row in rows.items():
+            column = LABELS.index(label)
+            assert row["before"] == pytest.approx(
+                float(result.before[index, column].sigmoid()), abs=1e-4
+            )
+            assert row["after"] == pytest.approx(
+                float(result.after[index, column].sigmoid()), abs=1e-4
+            )
+    for index in (1, 2):
+        with Image.open(tmp_path / f"why-{index}.png") as picture:
+            assert min(picture.size) > 200
+
+
+def test_refine_options(command_line, checkpoint, photos):
+    code, out, _ = command_line(
+        "refine", photos[0], "-c", checkpoint, "--evidence", "labels=dog=0.9,-water", "--json",
+        "--strategy", "layerwise", "--pivots", "layer1", "--pivots", "layer4", "--option",
+        "steps=2", "--option", "solver=lbfgs", "--option", "patience=null",
+    )  # fmt: skip
+    said = json.loads(out)
+    assert code == 0
+    assert (said["strategy"], said["pivots"]) == ("layerwise", ["layer1", "layer4"])
+    (image,) = said["images"]
+    assert image["steps"] == 4
+    assert len(image["losses"]) == 5
+    assert {row["label"] for row in image["predictions"] if row["known"]} == {"dog", "water"}
+
+
+def test_refine_table(command_line, checkpoint, photos):
+    code, out, _ = command_line("refine", *photos, "-c", checkpoint, "--know", "dog", "--top", 1)
+    assert code == 0
+    assert out.count("known") == 2
+    assert "second [red].jpg" in out
+
+
+# ---- lists ----
+
+
+def test_sites_of_a_timm_model(command_line):
+    code, out, _ = command_line("sites", "test_resnet", "--size", 64, "--json")
+    said = json.loads(out)
+    assert (code, said["model"]) == (0, "test_resnet")
+    sites = {site["name"]: site for site in said["sites"]}
+    assert next(iter(sites)) == "input"
+    assert sites["input"]["shape"] == [1, 3, 64, 64]
+    assert sites["layer2"]["layout"] == "NCHW"
+    assert 0 < sites["layer2"]["depth"] < sites["layer3"]["depth"] < 1
+    for site in said["sites"]:
+        assert set(site) == {"name", "shape", "layout", "depth", "tail_cost"}
+        assert site["depth"] + site["tail_cost"] == pytest.approx(1)
+
+
+def test_sites_of_a_checkpoint(command_line, checkpoint):
+    code, out, _ = command_line("sites", checkpoint, "--json")
+    assert code == 0
+    assert json.loads(out)["sites"][0]["shape"] == [1, 3, 48, 64]
+    code, out, _ = command_line("sites", checkpoint)
+    assert code == 0
+    assert "layer3" in out
+
+
+def test_zoo(command_line, checkpoint):
+    class Zoo:
+        @fa.hookimpl
+        def feedback_adapter_checkpoints(self):
+            return [fa.CheckpointSpec("tiny-words", checkpoint, "words of captions")]
+
+    with scoped(Zoo()):
+        code, out, _ = command_line("zoo", "list", "--json")
+        listed = json.loads(out)["checkpoints"]
+        assert code == 0
+        assert listed == [
+            {"name": "tiny-words", "summary": "words of captions", "path": str(checkpoint)}
+        ]
+        assert "words of captions" in command_line("zoo", "list")[1]
+        code, out, _ = command_line("zoo", "show", "tiny-words")
+        assert code == 0
+        assert "It scores nothing." in out
+        code, out, _ = command_line("zoo", "show", "tiny-words", "--json")
+        assert json.loads(out) == json.loads((checkpoint / "config.json").read_text())
+        code, _, err = command_line("zoo", "show", "tiny-word")
+        assert code == 2
+        assert "Did you mean 'tiny-words'?" in err
+
+
+def test_an_empty_zoo(command_line):
+    with scoped():
+        assert json.loads(command_line("zoo", "list", "--json")[1]) == {"checkpoints": []}
+        assert "Install the distribution feedback-adapter-zoo" in command_line("zoo", "list")[1]
+
+
+def test_plugins(command_line):
+    with scoped():
+        code, out, _ = command_line("plugins", "--json")
+    (info,) = json.loads(out)["plugins"]
+    assert code == 0
+    assert (info["name"], info["distribution"], info["status"]) == (
+        "builtin", "feedback-adapter", "OK",
+    )  # fmt: skip
+    assert info["version"] == fa.__version__
+
+
+# ---- evaluate ----
+
+
+def test_evaluate_json(command_line, checkpoint, flickr8k):
+    code, out, _ = command_line(
+        "evaluate", checkpoint, "--data", flickr8k, "--known", "0,34,100", "--draws", 2, "--json"
+    )
+    said = json.loads(out)
+    assert code == 0
+    rows = said.pop("rows")
+    assert said == {
+        "checkpoint": str(checkpoint), "protocol": "partial-labels", "split": "test",
+        "images": 12, "seed": 0, "draws": 2,
+    }  # fmt: skip
+    assert all(set(row) == ROW for row in rows)
+    names = ["residual", "layerwise", "layerwise-reference", "residual-reference"]
+    assert [(row["strategy"], row["known"]) for row in rows] == [
+        ("none", 0), *((name, known) for name in names for known in (0, 34, 100)),
+    ]  # fmt: skip
+    for row in rows:
+        assert 0 < row["map"] <= 100
+        assert row["nll"] > 0
+        assert 0 <= row["share_worse"] <= 1
+        assert row["ms_per_image"] > 0
+        if row["known"] != 34:
+            assert row["map_sd"] == 0
+    assert {row["map"] for row in rows if row["known"] == 0} == {rows[0]["map"]}
+
+
+def test_evaluate_options(command_line, checkpoint, flickr8k):
+    words = (
+        "evaluate", checkpoint, "--data", flickr8k, "--split", "all", "--limit", 9, "--known",
+        "100", "--strategy", "residual", "--batch", 4,
+    )  # fmt: skip
+    code, out, _ = command_line(*words, "--option", "steps=0", "--pivots", "layer2", "--json")
+    said = json.loads(out)
+    assert (code, said["images"], said["split"]) == (0, 9, "all")
+    none, residual = said["rows"]
+    assert (residual["strategy"], residual["known"]) == ("residual", 100)
+    assert residual["map"] == pytest.approx(none["map"])  # no steps, no change
+    again = json.loads(command_line(*words, "--json", "--seed", 5)[1])
+    assert again["rows"][0]["map"] != none["map"]  # other halves
+    code, out, _ = command_line(*words)
+    assert code == 0
+    assert "9 images" in out
+    assert "100%" in out
+
+
+# ---- mistakes ----
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--know", "dog", "--know-not", "dog"], "Contradiction: ['dog'] are said to be both"),
+        (["--know", "dogg"], "no label 'dogg'. Did you mean 'dog'?"),
+        ([], "Nothing is known: say something with --know"),
+        (["--know", "dog", "--strategy", "residuals"], "Did you mean 'residual'?"),
+        (["--know", "dog", "--pivots", "layer9"], "no site 'layer9'. Did you mean"),
+        (["--know", "dog", "--option", "steps"], "--option 'steps' must be name=value"),
+        (["--know", "dog", "--option", "step=3"], "no option 'step'. Did you mean 'steps'"),
+        (["--know", "dog", "--option", "steps=-1"], "steps=-1 is out of range"),
+        (["--know", "dog", "--option", "steps=[/many]"], "steps='[/many]'"),
+        (["--know", "dog", "--option", "steps=2.5"], "steps=2.5"),
+        (["--evidence", "label=dog"], "no evidence 'label'. Did you mean 'labels'"),
+        (["--evidence", "labels"], "use --evidence labels=TEXT"),
+        (["--evidence", "labels=dog=most"], "'most' in 'dog=most' isn't a number"),
+        (["--evidence", "labels=dog,-dog"], "Contradiction: 'dog'"),
+        (["--know", "dog", "-c", "no-such"], "There is no checkpoint or folder 'no-such'."),
+    ],
+)
+def test_mistakes_in_refine(command_line, checkpoint, photos, words, message):
+    if "-c" not in words:
+        words = [*words, "-c", checkpoint]
+    code, out, err = command_line("refine", photos[0], *words, "--json")
+    assert code == 2
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_files_that_are_no_photos(command_line, checkpoint, photos, tmp_path):
+    (tmp_path / "text.jpg").write_text("a thousand words")
+    (tmp_path / "cut.png").write_bytes(photos[0].read_bytes()[:900])
+    for name, message in [
+        ("absent.jpg", "There is no image"),
+        ("text.jpg", "is not an image that Pillow can read"),
+        ("cut.png", "can't be read"),
+        (".", "can't be read"),
+    ]:
+        code, _, err = command_line("refine", tmp_path / name, "-c", checkpoint, "--know", "dog")
+        assert code == 2
+        assert message in err
+        assert "Traceback" not in err
+
+
+def test_mistakes_elsewhere(command_line, checkpoint, flickr8k, tmp_path):
+    for words, message in [
+        (("sites", "resnet81"), "'resnet81' is neither a checkpoint nor a model of timm. Did you"),
+        (("zoo", "show", tmp_path), "no config.json: it isn't a checkpoint"),
+        (("evaluate", checkpoint, "--data", tmp_path / "no"), "There is no folder"),
+        (("evaluate", checkpoint, "--data", tmp_path), "neither captions.json"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--split", "tset"), "Did you mean 'test'"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--split", "train"), "No image is in split"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--known", "some"), "numbers with commas"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--known", "120"), "0 to 100 percent"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--draws", "0"), "at least 1"),
+        (("evaluate", "no-such", "--data", flickr8k), "no checkpoint or folder"),
+    ]:
+        code, out, err = command_line(*words)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert "Traceback" not in err
+
+
+def test_the_installed_program(photos, checkpoint):
+    """The entry point itself, once, as a user runs it."""
+    script = Path(sys.executable).with_name("feedback-adapter")
+    done = subprocess.run(
+        [script, "refine", photos[0], "-c", checkpoint, "--know", "dgo"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "Error: The model has no label 'dgo'. Did you mean 'dog'?\n"
+    assert done.stdout == ""

@@ -193,10 +193,11 @@ TORCHVISION = (
             "keypointrcnn": "keypointrcnn_resnet50_fpn",
             "maskrcnn": "maskrcnn_resnet50_fpn",
             "retinanet": "retinanet_resnet50_fpn",
-            "ssd": "ssd300_vgg16",
             "ssdlite": "ssdlite320_mobilenet_v3_large",
         }.items()
     ),
+    # its extra layers have no output for smaller images
+    Family("torchvision.ssd.backbone", "ssd300_vgg16", _BACKBONE, (3, 300, 300), "detection"),
     *(
         Family(f"torchvision.{name}", model, {}, shape, "video")
         for name, model, shape in (

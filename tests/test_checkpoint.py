@@ -12,6 +12,7 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import feedback_adapter as fa
@@ -23,12 +24,14 @@ PACKAGE = Path(fa.__file__).parent
 TOLD = fa.Labels({"cat": 1, "snow": [0, None]})
 TRANSFORM = fa.Transform((48, 64), "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 REFINE = """
-import sys, torch, feedback_adapter as fa
+import dataclasses, json, sys, torch, feedback_adapter as fa
+from safetensors.torch import load_file, save_file
 torch.set_num_threads(1)
 adapter = fa.load(sys.argv[1])
 told = fa.Labels({"cat": 1, "snow": [0, None]})
-result = adapter.refine(torch.load(sys.argv[2]), told)
-torch.save([result.before, result.after, result.losses, adapter.transform], sys.argv[3])
+result = adapter.refine(load_file(sys.argv[2])["images"], told)
+save_file({name: getattr(result, name) for name in ("before", "after", "losses")}, sys.argv[3])
+print(json.dumps(dataclasses.asdict(adapter.transform)))
 """
 
 
@@ -69,8 +72,9 @@ def test_same_answers_bit_for_bit_in_a_fresh_process(resnet, tmp_path):
     )
     images = torch.randn(2, 3, 64, 64)
     adapter.save(tmp_path / "saved")
-    torch.save(images, tmp_path / "images.pt")
-    files = [str(tmp_path / name) for name in ("saved", "images.pt", "out.pt")]
+    names = ("saved", "images.safetensors", "out.safetensors")
+    files = [str(tmp_path / name) for name in names]
+    save_file({"images": images}, files[1])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -79,12 +83,14 @@ def test_same_answers_bit_for_bit_in_a_fresh_process(resnet, tmp_path):
         torch.set_num_threads(threads)
     assert here.strategy == "layerwise"
     assert here.losses.shape == (9, 2)
-    subprocess.run([sys.executable, "-c", REFINE, *files], check=True, timeout=120)
-    before, after, losses, transform = torch.load(tmp_path / "out.pt", weights_only=False)
-    assert torch.equal(before, here.before)
-    assert torch.equal(after, here.after)
-    assert torch.equal(losses, here.losses)
-    assert transform == TRANSFORM
+    there = subprocess.run(
+        [sys.executable, "-c", REFINE, *files], check=True, timeout=120, stdout=subprocess.PIPE
+    )
+    found = load_file(files[2])
+    assert torch.equal(found["before"], here.before)
+    assert torch.equal(found["after"], here.after)
+    assert torch.equal(found["losses"], here.losses)
+    assert fa.Transform(**json.loads(there.stdout)) == TRANSFORM
 
 
 def test_everything_comes_back(saved, resnet):

@@ -1,7 +1,8 @@
 """Say what you already know about an image, and get better predictions of the rest."""
 
-from feedback_adapter.adapter import Adapter, Defaults, wrap
+from feedback_adapter.adapter import Adapter
 from feedback_adapter.checkpoint import Architecture, load
+from feedback_adapter.defaults import Defaults
 from feedback_adapter.errors import FeedbackAdapterError
 from feedback_adapter.evidence import (
     All,
@@ -31,6 +32,7 @@ from feedback_adapter.strategies import (
     Strategy,
 )
 from feedback_adapter.transform import Transform
+from feedback_adapter.wrapping import wrap
 
 __version__ = "0.1.0"
 

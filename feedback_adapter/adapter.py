@@ -1,4 +1,4 @@
-"""The front door: a model, what its outputs mean, and `refine`."""
+"""A model, what its outputs mean, and `refine`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter import plugins
+from feedback_adapter.defaults import Defaults
 from feedback_adapter.errors import (
     EvidenceError,
     InputError,
     ModelError,
     OptionsError,
     SiteError,
-    did_you_mean,
 )
 from feedback_adapter.evidence.base import Evidence
-from feedback_adapter.outputs import Kind, Output, Outputs, pick
+from feedback_adapter.outputs import Output, Outputs, read
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import SINGLE, Refinement
-from feedback_adapter.sites import Inputs, Site, borrowed, discover
+from feedback_adapter.sites import Inputs, Site, borrowed, discover, unwrapped
 from feedback_adapter.sites.choose import middle, spread
 from feedback_adapter.sites.site import parse_site
 from feedback_adapter.strategies.base import Problem
@@ -32,22 +32,7 @@ from feedback_adapter.strategies.selection import Choice, choose
 if TYPE_CHECKING:
     from feedback_adapter.checkpoint import Architecture, Transform
 
-__all__ = ["Adapter", "Defaults", "wrap"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Defaults:
-    """What `refine` does where it isn't told.
-
-    Args:
-        strategy: Name of the strategy.
-        pivots: Site names, or `"auto"`.
-        options: Values for the strategy's options, by name.
-    """
-
-    strategy: str = "residual"
-    pivots: tuple[str, ...] | str = "auto"
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+__all__ = ["Adapter"]
 
 
 class Adapter:
@@ -70,7 +55,7 @@ class Adapter:
         defaults: Defaults | None = None,
         priors: Mapping[str, LabelPrior] | None = None,
     ) -> None:
-        self.model = _unwrapped(model)
+        self.model = unwrapped(model)
         self.outputs = dict(outputs)
         self.transform = transform
         self.defaults = defaults or Defaults()
@@ -105,7 +90,7 @@ class Adapter:
         """The plain model's logits, (batch, labels) or a dict of them, in evaluation mode."""
         inputs = self._inputs(images)
         with borrowed(self.model), torch.no_grad():
-            outputs = self.read(self.model(*inputs.args, **inputs.kwargs))
+            outputs = self.read(inputs.run(self.model))
         return outputs[SINGLE] if list(outputs) == [SINGLE] else dict(outputs)
 
     @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
@@ -152,7 +137,7 @@ class Adapter:
         bound = evidence.bind(self.outputs, inputs.batch)
         name = strategy if strategy not in (None, "auto") else self._best(bound, inputs, options)
         spec = plugins.strategy(name)
-        made = self._options(name, spec.options, options, overrides)
+        made = self.defaults.options_for(name, spec.options, options, overrides)
         if inputs.batch == 0:
             return self._empty(inputs, bound, name)
         with borrowed(self.model):
@@ -218,7 +203,7 @@ class Adapter:
                 keys = [parse_site(pivot) for pivot in pivots]
                 sites = [costs.get(key, Site(*key)) for key in keys]
             parts = [inputs.take(part) for part in rows.split(batch)]
-            found = [self.read(self.model(*p.args, **p.kwargs)) for p in parts]
+            found = [self.read(part.run(self.model)) for part in parts]
         plain = Outputs({n: torch.cat([o[n] for o in found]) for n in found[0]}, self.outputs)
 
         def refine(part: Tensor, hidden: Evidence, **arguments: Any) -> Refinement:
@@ -236,24 +221,7 @@ class Adapter:
         Raises:
             ModelError: An output isn't there, or hasn't one entry per label.
         """
-        logits: dict[str, Tensor] = {}
-        for name, spec in self.outputs.items():
-            tensor = pick(value, spec.select)
-            if not isinstance(tensor, Tensor):
-                raise ModelError(
-                    f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part "
-                    "of the model's return value it is with Output(..., select='0' or 'key')."
-                )
-            if spec.kind == "tokens":
-                logits[name] = tensor
-                continue
-            if tensor.ndim != 2 or tensor.shape[1] != len(spec.labels):
-                raise ModelError(
-                    f"Output {name!r} is {tuple(tensor.shape)}, but {len(spec.labels)} labels need "
-                    f"(batch, {len(spec.labels)}). Give one label per entry of the output."
-                )
-            logits[name] = tensor
-        return Outputs(logits, self.outputs)
+        return read(value, self.outputs)
 
     def save(self, directory: str | Path, *, architecture: Architecture | None = None) -> Path:
         """Write weights, labels and transform, so that `load(directory)` makes this adapter.
@@ -328,24 +296,6 @@ class Adapter:
             )
         return inputs
 
-    def _options(self, name: str, kind: type[Any], options: Any, overrides: dict[str, Any]) -> Any:
-        if options is None:
-            own = self.defaults.options if name == self.defaults.strategy else {}
-            overrides = {**own, **overrides}
-            options = kind()
-        elif not isinstance(options, kind):
-            raise OptionsError(
-                f"strategy={name!r} takes {kind.__name__}, not {type(options).__name__}."
-            )
-        possible = [field.name for field in dataclasses.fields(options)]
-        for key in overrides:
-            if key not in possible:
-                raise OptionsError(f"{name!r} has no option {key!r}. {did_you_mean(key, possible)}")
-        try:
-            return dataclasses.replace(options, **overrides)
-        except TypeError as error:  # text where a number should be, from the command line
-            raise OptionsError(f"{name!r} can't take {overrides}: {error}.") from error
-
     def _pivots(self, inputs: Inputs, pivots: Any) -> tuple[Site, ...]:
         if pivots is None:
             pivots = self.defaults.pivots
@@ -394,61 +344,3 @@ class Adapter:
             f"{name}: {spec.kind} of {len(spec.labels)}" for name, spec in self.outputs.items()
         )
         return f"Adapter({type(self.model).__name__}, {outputs})"
-
-
-def wrap(
-    model: nn.Module,
-    labels: Sequence[str] | None = None,
-    kind: Kind = "multilabel",
-    *,
-    outputs: Mapping[str, Output] | None = None,
-    transform: Transform | None = None,
-) -> Adapter:
-    """Make an adapter for a model. The model is used as it is and never changed.
-
-    Args:
-        model: Any `nn.Module` that maps images to logits.
-        labels: A name for each entry of its output, in order.
-        kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax).
-        outputs: For a model that returns several tensors: `{name: Output(...)}`.
-        transform: How photos become its input, for the command line and pictures.
-
-    Raises:
-        ModelError: Neither or both of `labels` and `outputs`, or labels that don't fit.
-
-    Example:
-        >>> import timm, feedback_adapter as fa
-        >>> model = timm.create_model("resnet18", num_classes=3)
-        >>> fa.wrap(model, labels=["dog", "snow", "ball"])
-        Adapter(ResNet, output: multilabel of 3)
-    """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"model is a {type(model).__name__}: pass an nn.Module.")
-    if (labels is None) == (outputs is None):
-        raise ModelError(
-            "Say what the model returns in one way: labels=[...] for one output, "
-            "or outputs={name: Output(...)} for several."
-        )
-    if outputs is None:
-        if isinstance(labels, str):
-            raise ModelError("labels is one string: pass a list with a name per output entry.")
-        outputs = {SINGLE: Output(tuple(labels or ()), kind)}
-    elif not outputs:
-        raise ModelError("outputs is empty: name at least one output.")
-    count = getattr(model, "num_classes", None)
-    if labels is not None and isinstance(count, int) and count not in (0, len(labels)):
-        raise ModelError(
-            f"{len(labels)} labels for a model with {count} classes: give one label per class."
-        )
-    return Adapter(model, outputs, transform=transform)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside DataParallel and torch.compile: the same parameters, watchable."""
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = cast("nn.Module", model._orig_mod)
-        else:
-            return model

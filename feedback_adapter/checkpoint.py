@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from feedback_adapter import plugins
-from feedback_adapter.adapter import Adapter, Defaults
+from feedback_adapter.adapter import Adapter
+from feedback_adapter.defaults import Defaults
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.networks import NETWORKS
 from feedback_adapter.outputs import Output

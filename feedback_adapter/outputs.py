@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from feedback_adapter.errors import ModelError
 
-__all__ = ["Kind", "Output", "Outputs", "pick"]
+__all__ = ["Kind", "Output", "Outputs", "pick", "read"]
 
 Kind = Literal["multilabel", "multiclass", "tokens"]
 
@@ -127,3 +127,29 @@ def pick(value: Any, path: str | None) -> Any:
                 f"select={path!r} leads nowhere at {step!r}: the model returned {has}."
             ) from error
     return value
+
+
+def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
+    """Make `Outputs` of what a model returned.
+
+    Raises:
+        ModelError: An output isn't there, or hasn't one entry per label.
+    """
+    logits: dict[str, Tensor] = {}
+    for name, spec in specs.items():
+        tensor = pick(value, spec.select)
+        if not isinstance(tensor, Tensor):
+            raise ModelError(
+                f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part "
+                "of the model's return value it is with Output(..., select='0' or 'key')."
+            )
+        if spec.kind == "tokens":
+            logits[name] = tensor
+            continue
+        if tensor.ndim != 2 or tensor.shape[1] != len(spec.labels):
+            raise ModelError(
+                f"Output {name!r} is {tuple(tensor.shape)}, but {len(spec.labels)} labels need "
+                f"(batch, {len(spec.labels)}). Give one label per entry of the output."
+            )
+        logits[name] = tensor
+    return Outputs(logits, specs)

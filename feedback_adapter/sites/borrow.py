@@ -24,7 +24,7 @@ from torch.utils import checkpoint
 from feedback_adapter.errors import ModelError
 from feedback_adapter.sites.calls import installed
 
-__all__ = ["borrowed"]
+__all__ = ["borrowed", "unwrapped"]
 
 Change = tuple[Any, str, Any]  # owner, attribute, value for the time
 
@@ -151,3 +151,14 @@ _SHORTCUTS: list[Change] = [
     (functional, "scaled_dot_product_attention", _one_attention),
     *_uncheckpointed(cast("Any", checkpoint)),
 ]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside DataParallel and torch.compile: the same parameters, watchable."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = cast("nn.Module", model._orig_mod)
+        else:
+            return model

@@ -271,13 +271,21 @@ def page(results: dict) -> str:
 def main() -> None:
     """Measure all cells, or those of the models named."""
     parser = argparse.ArgumentParser(description="Speed and memory against hand-cut models.")
-    parser.add_argument("models", nargs="*", help="only these; nothing is written then")
+    parser.add_argument("models", nargs="*", help="only these; the others' cells are kept")
     parser.add_argument("--repeats", type=int, default=11, help="runs of ours and of the limit")
     parser.add_argument("--slow-repeats", type=int, default=3, help="runs of the other ways")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
+    versions = {
+        "python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__,
+    }  # fmt: skip
     cells: list[dict] = []
+    if options.models:
+        kept = json.loads(RESULTS.read_text())
+        if kept["versions"] != versions:
+            parser.error(f"the other cells are of {kept['versions']}: measure all models")
+        cells = [cell for cell in kept["cells"] if cell["model"] not in options.models]
     for cut in CUTS:
         if options.models and cut.model not in options.models:
             continue
@@ -293,14 +301,13 @@ def main() -> None:
                 cells.append(row | {"depth": round(depths[site], 3)})
                 print(summary(cells[-1:]).splitlines()[1], flush=True)
     print(summary(cells))
-    if not options.models:
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        versions["timm"] = timm.__version__
-        machine = f"{platform.machine()} CPU, 1 thread"
-        RESULTS.parent.mkdir(exist_ok=True)
-        results = {"machine": machine, "versions": versions, "cells": cells}
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        PAGE.write_text(page(results))
+    order = [cut.model for cut in CUTS]
+    cells.sort(key=lambda cell: order.index(cell["model"]))
+    machine = f"{platform.machine()} CPU, 1 thread"
+    RESULTS.parent.mkdir(exist_ok=True)
+    results = {"machine": machine, "versions": versions, "cells": cells}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    PAGE.write_text(page(results))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ class Refinement:
         images: (batch, 3, height, width) in [0, 1] for pictures, or `None`.
         trace: `{output: (steps + 1, batch, labels)}` logits after every step, where the
             options asked for it.
+        kept: (batch,) int64, which row of `losses` is that of `outputs_after`; `None` for
+            the last.
     """
 
     outputs_before: Outputs
@@ -73,6 +75,7 @@ class Refinement:
     pivots: tuple[str, ...] = ()
     images: Tensor | None = None
     trace: dict[str, Tensor] | None = None
+    kept: Tensor | None = None
 
     @property
     def before(self) -> Tensor | dict[str, Tensor]:
@@ -183,9 +186,16 @@ class Refinement:
         return plot_refinement(self, Path(path), top=top, image=image, title=title)
 
     @property
+    def loss(self) -> Tensor:
+        """The evidence loss of what is in `after`, (batch,), in nats."""
+        if self.kept is None:
+            return self.losses[-1]
+        return self.losses.gather(0, self.kept[None])[0]
+
+    @property
     def improved(self) -> Tensor:
-        """Whether the evidence loss fell, (batch,) bool."""
-        return torch.lt(self.losses[-1], self.losses[0])
+        """Whether the evidence loss is lower after than before, (batch,) bool."""
+        return torch.lt(self.loss, self.losses[0])
 
 
 def _as_returned(outputs: Outputs) -> Tensor | dict[str, Tensor]:

@@ -287,6 +287,13 @@ def test_best_and_last(strategy):
     assert (last.losses[-1] > last.losses.amin(0)).any()  # it did overshoot
     which = best.losses.argmin(0)
     assert torch.equal(best.after, best.trace["output"][which, torch.arange(2)])
+    for result in (best, last):  # the loss of a result is that of what is in `after`
+        softplus = nn.functional.softplus(-result.after[:, 0])
+        torch.testing.assert_close(result.loss, softplus)
+        assert torch.equal(result.improved, result.loss < result.losses[0])
+    assert torch.equal(best.kept, which)
+    assert best.improved.tolist() == (which > 0).tolist()
+    assert last.kept.tolist() == [6, 6]
 
 
 def test_layerwise_goes_on_from_the_best_of_the_pivot_before():
@@ -311,6 +318,7 @@ def test_layerwise_goes_on_from_the_best_of_the_pivot_before():
     softplus = nn.functional.softplus(-twice.after[:, 0])
     assert (softplus <= once.losses.amin(0) + 1e-12).all()
     torch.testing.assert_close(softplus, twice.losses.amin(0))
+    torch.testing.assert_close(softplus, twice.loss)
 
 
 # ---- mistakes ----

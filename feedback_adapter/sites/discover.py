@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from feedback_adapter.sites.inputs import Inputs
-from feedback_adapter.sites.record import Recording
+from feedback_adapter.sites.record import record
 from feedback_adapter.sites.site import INPUT, Site, layout_of
 
 __all__ = ["discover"]
@@ -17,7 +17,7 @@ def discover(model: nn.Module, inputs: Inputs) -> list[Site]:
     A site is a floating-point tensor with one row per image. The first is the input.
     Call inside `borrowed(model)`.
     """
-    recording = Recording(model, inputs.args, inputs.kwargs)
+    recording = record(model, inputs)
     image = tuple(inputs.images.shape)
     total = max(recording.macs, 1)
     calls: dict[str, int] = {}

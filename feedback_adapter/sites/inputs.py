@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from feedback_adapter.errors import InputError
+from feedback_adapter.errors import InputError, did_you_mean
 from feedback_adapter.sites.structure import map_tensors, named_tensors
 
 __all__ = ["Inputs"]
@@ -19,11 +19,30 @@ __all__ = ["Inputs"]
 class Inputs:
     """The positional and keyword arguments of one batch.
 
-    The first tensor among them is the images; its first dimension is the batch.
+    The first tensor among them is the images; its first dimension is the batch. Other tensors
+    whose first dimension is that long are per image, too, unless they are `shared`.
+
+    Args:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        shared: Names of keyword arguments that all images share, such as class weights: their
+            tensors are passed on whole, whatever their shape.
+
+    Raises:
+        InputError: `shared` names what isn't a keyword argument.
     """
 
     args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    shared: Iterable[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        shared = {self.shared} if isinstance(self.shared, str) else frozenset(self.shared)
+        object.__setattr__(self, "shared", shared)
+        for name in shared - self.kwargs.keys():
+            raise InputError(
+                f"shared={name!r} isn't a keyword argument. {did_you_mean(name, self.kwargs)}"
+            )
 
     @classmethod
     def of(cls, images: Any) -> Inputs:
@@ -33,13 +52,13 @@ class Inputs:
             InputError: No tensor in it, no batch dimension, or NaN or inf in an image.
         """
         if isinstance(images, cls):
-            return images
-        if isinstance(images, Mapping):
+            inputs = images
+        elif isinstance(images, Mapping):
             inputs = cls((), {str(k): v for k, v in cast("Mapping[Any, Any]", images).items()})
         elif isinstance(images, (tuple, list)):
-            inputs = cls(tuple(cast("list[Any]", images)), {})
+            inputs = cls(tuple(cast("list[Any]", images)))
         else:
-            inputs = cls((images,), {})
+            inputs = cls((images,))
         if not any(True for _ in named_tensors((inputs.args, inputs.kwargs))):
             raise InputError(
                 f"images is a {type(images).__name__}: pass a tensor (batch, channels, height, "
@@ -50,8 +69,7 @@ class Inputs:
                 "images has no batch dimension: pass (batch, channels, height, width)."
             )
         if inputs.images.is_inference():  # made under inference_mode: autograd refuses it
-            copied = map_tensors((inputs.args, inputs.kwargs), lambda _, t: t.clone())
-            inputs = cls(*copied)
+            inputs = inputs.copy()
         if inputs.images.is_floating_point() and not inputs.images.is_meta:
             finite = inputs.images.isfinite().flatten(1).all(1) if inputs.images.ndim > 1 else None
             if finite is not None and not bool(finite.all()):
@@ -69,22 +87,34 @@ class Inputs:
         """Number of images."""
         return self.images.shape[0]
 
+    def run(self, model: nn.Module) -> Any:
+        """What the model returns. It gets copies, since it may modify its arguments in place."""
+        copies = self.copy()
+        return model(*copies.args, **copies.kwargs)
+
+    def copy(self) -> Inputs:
+        """The same values in tensors of their own."""
+        return self._map(lambda _, tensor: tensor.clone())
+
     def replace(self, images: Tensor) -> Inputs:
         """The same arguments with other images."""
         old = self.images
-        return Inputs(
-            *map_tensors((self.args, self.kwargs), lambda _, t: images if t is old else t)
-        )
+        return self._map(lambda _, tensor: images if tensor is old else tensor)
 
     def take(self, rows: Tensor) -> Inputs:
         """The arguments of some of the images, by index (k,)."""
         batch = self.batch
 
-        def rows_of(_: str, tensor: Tensor) -> Tensor:
-            return tensor[rows] if tensor.ndim and tensor.shape[0] == batch else tensor
+        def rows_of(name: str, tensor: Tensor) -> Tensor:
+            whole = name.split(".")[0] in self.shared
+            return tensor if whole or not tensor.ndim or len(tensor) != batch else tensor[rows]
 
-        return Inputs(*map_tensors((self.args, self.kwargs), rows_of))
+        return self._map(rows_of)
 
     def to(self, device: torch.device) -> Inputs:
         """The arguments on another device."""
-        return Inputs(*map_tensors((self.args, self.kwargs), lambda _, t: t.to(device)))
+        return self._map(lambda _, tensor: tensor.to(device))
+
+    def _map(self, function: Callable[[str, Tensor], Tensor]) -> Inputs:
+        args = map_tensors(self.args, lambda name, tensor: function(f"#{name}", tensor))
+        return Inputs(args, map_tensors(self.kwargs, function), self.shared)

@@ -21,11 +21,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from feedback_adapter.sites.calls import intercept, plain_call
+from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.structure import map_tensors, named_tensors, replace_tensor
 
-__all__ = ["Call", "Kept", "Recording"]
+__all__ = ["Call", "InputIsWrittenError", "Kept", "Recording", "record"]
 
 Key = tuple[str, int, str]
+
+
+class InputIsWrittenError(BaseException):
+    """The model is about to modify the user's images: not for models to catch."""
 
 
 class Kept:
@@ -101,24 +106,41 @@ class Call:
             call = call.parent
 
 
+def record(model: nn.Module, inputs: Inputs, **options: Any) -> Recording:
+    """Record a forward pass; one that modifies its inputs in place gets copies of them.
+
+    Args:
+        model: The model to run.
+        inputs: Its arguments, which stay what they are.
+        **options: See `Recording`.
+    """
+    try:
+        return Recording(model, inputs, **options)
+    except InputIsWrittenError:
+        return Recording(model, inputs, copy=True, **options)
+
+
 class Recording(TorchDispatchMode):
     """A forward pass with its tree of calls and the values that a replay needs.
 
     Args:
         model: The model to run.
-        args: Its positional inputs.
-        kwargs: Its keyword inputs.
+        inputs: Its arguments.
+        copy: Run it on a copy of them: it modifies them in place, and so will replays.
         pivots: Keys of the sites to re-run from; none to see the tree alone.
         given: Activations to put in place of what the model computes, by site key.
         careful: Keep and copy every output, in case watching misses something.
+
+    Raises:
+        InputIsWrittenError: The model was about to modify an input, and `copy` is off.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        inputs: Inputs,
         *,
+        copy: bool = False,
         pivots: Iterable[Key] = (),
         given: Mapping[Key, Tensor] | None = None,
         careful: bool = False,
@@ -137,8 +159,13 @@ class Recording(TorchDispatchMode):
         self._stack = [self._root]
         self._by_id: dict[int, Kept] = {}
         self._by_storage: defaultdict[int, list[Kept]] = defaultdict(list)
-        with torch.no_grad(), intercept(self._call), self:
-            self.value = model(*args, **kwargs)
+        self.copies_inputs = copy
+        tensors = [] if copy else [t for _, t in named_tensors((inputs.args, inputs.kwargs))]
+        self._guarded = {_storage(tensor) for tensor in tensors}
+        with torch.no_grad(), intercept(self._call):
+            inputs = inputs.copy() if copy else inputs
+            with self:
+                self.value = model(*inputs.args, **inputs.kwargs)
         for _, tensor in named_tensors(self.value):
             self._touch(tensor, returned=True)
         self._by_id.clear()
@@ -221,9 +248,13 @@ class Recording(TorchDispatchMode):
             return
         if self.first is not None or returned:
             kept.keep(tensor)
-        elif self._stack[-1].module._modules:  # pyright: ignore[reportPrivateUsage]
-            # only a module with children can hold a pivot
+        elif self._above_pivot(self._stack[-1].path):
             self._stack[-1].held.append((kept, tensor))
+
+    def _above_pivot(self, path: str) -> bool:
+        """Whether a call of this path may contain a pivot (else `careful` is there)."""
+        unnamed = not path or path.startswith("<")
+        return unnamed or any(key[0].startswith(f"{path}.") for key in self._pivots)
 
     def _modify(self, tensor: Tensor) -> None:
         frame = self._stack[-1]
@@ -241,12 +272,14 @@ class Recording(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if self._by_id:
-            schema = func._schema
+        schema = func._schema
+        if self._by_id or schema.is_mutable:
             for position, value in enumerate((*args, *kwargs.values())):
                 for tensor in _flat(value):
                     self._touch(tensor)
                     if schema.is_mutable and _writes(schema, position, len(args), kwargs):
+                        if _storage(tensor) in self._guarded:
+                            raise InputIsWrittenError
                         self._modify(tensor)
         result = func(*args, **kwargs)
         count = flop_registry.get(func._overloadpacket)

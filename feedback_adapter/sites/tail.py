@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from feedback_adapter.errors import SiteError, did_you_mean
 from feedback_adapter.sites.calls import intercept, plain_call
 from feedback_adapter.sites.inputs import Inputs
-from feedback_adapter.sites.record import Call, Kept, Recording
+from feedback_adapter.sites.record import Call, Kept, Recording, record
 from feedback_adapter.sites.site import INPUT, Site, parse_site
 from feedback_adapter.sites.structure import map_tensors, named_tensors, replace_tensor
 
@@ -65,13 +66,8 @@ class Tail:
         inputs = self._inputs
         if _INPUT_KEY in self._given:
             inputs = inputs.replace(self._given[_INPUT_KEY])
-        recording = Recording(
-            self._model,
-            inputs.args,
-            inputs.kwargs,
-            pivots=self._wanted,
-            given=self._given,
-            careful=careful,
+        recording = record(
+            self._model, inputs, pivots=self._wanted, given=self._given, careful=careful
         )
         self._recording, self._base, self._careful = recording, inputs, careful
         self.value = recording.value
@@ -143,12 +139,15 @@ class _Replay:
         self._edits = edits
         self._first = None if _INPUT_KEY in edits else recording.first
         self._root = recording.root
+        self._copies = recording.copies_inputs
         self._frame = Call(recording.root.module, "", -1, None)
         self._frame.children = [recording.root]
         self._next = 0
         self._image = kept[0] if _INPUT_KEY in edits else None
 
     def __call__(self, model: nn.Module, inputs: Inputs) -> Any:
+        if self._copies:
+            inputs = inputs.copy()
         if self._image is not None:
             image = self._edits[_INPUT_KEY](self._image.value())
             inputs = inputs.replace(image.clone())  # a model may modify its input in place
@@ -198,8 +197,10 @@ def _same(value: Any, recorded: Any) -> bool:
     for name, tensor in named_tensors(value):
         if not tensor.is_floating_point():
             continue
-        scale = old[name].abs().amax().clamp(min=1e-6) if old[name].numel() else 1.0
-        if not bool(((tensor - old[name]).abs() <= 1e-2 * scale).all()):
+        expected = old[name]
+        finite = expected.nan_to_num(posinf=0.0, neginf=0.0)
+        scale = max(float(finite.abs().amax()), 1e-6) if finite.numel() else 1.0
+        if not torch.allclose(tensor, expected, rtol=0, atol=1e-2 * scale, equal_nan=True):
             return False
     return True
 

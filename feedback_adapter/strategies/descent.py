@@ -100,6 +100,7 @@ class Log:
     steps: Tensor
     converged: Tensor
     trace: list[Outputs]
+    kept: Tensor
 
     @classmethod
     def start(cls, outputs: Outputs, losses: Tensor) -> Log:
@@ -112,6 +113,7 @@ class Log:
             steps=torch.zeros(batch, dtype=torch.long, device=device),
             converged=torch.zeros(batch, dtype=torch.bool, device=device),
             trace=[outputs],
+            kept=torch.zeros(batch, dtype=torch.long, device=device),
         )
 
     def note(
@@ -122,6 +124,7 @@ class Log:
         self.repeat()
         self.losses[-1][moved] = losses[active]
         self.steps[moved] += 1
+        self.kept[rows[active & better]] = len(self.losses) - 1
         for name, value in outputs.items():
             self.after[name][rows[active & better]] = value[active & better]
             self.trace[-1][name][moved] = value[active]
@@ -145,6 +148,7 @@ class Log:
             trace={name: torch.stack([o[name] for o in self.trace]) for name in self.before}
             if trace
             else None,
+            kept=self.kept,
         )
 
 

@@ -365,3 +365,21 @@ def test_layouts(holds, name, pivot, layout):
     sites = {site.name: site for site in fa.wrap(model, labels=list("abcd")).sites(images)}
     assert sites[pivot].layout == layout
     holds(model, images, pivot)
+
+
+def test_an_output_that_is_infinite_or_nan_where_nothing_is_known(images):
+    class Model(Base):
+        def forward(self, images):
+            known = super().forward(images)
+            masked = known.detach().clone()
+            masked[:, 0], masked[:, 1], masked[:, 2] = -torch.inf, torch.inf, torch.nan
+            return {"known": known, "masked": masked}
+
+        def features(self, x):
+            return self.body(self.stem(x).relu())
+
+    outputs = {name: fa.Output(tuple("abcd"), select=name) for name in ("known", "masked")}
+    told = fa.Labels({"a": 1, "b": 0}, output="known")
+    result = fa.wrap(Model(), outputs=outputs).refine(images, told, pivots="stem")
+    assert (result.loss < result.losses[0]).all()
+    assert result.after["masked"][:, :2].isinf().all()

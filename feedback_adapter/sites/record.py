@@ -154,6 +154,8 @@ class Recording(TorchDispatchMode):
         self._pivots = set(pivots)
         self._given = dict(given or {})
         self._paths = {id(m): _clean(name) for name, m in model.named_modules()}
+        named = {key[0] for key in self._pivots}
+        self._above = _above(model, {id for id, path in self._paths.items() if path in named})
         self._counts: defaultdict[int, int] = defaultdict(int)
         self._root = Call(model, "", -1, None)  # stands for the caller
         self._stack = [self._root]
@@ -248,13 +250,8 @@ class Recording(TorchDispatchMode):
             return
         if self.first is not None or returned:
             kept.keep(tensor)
-        elif self._above_pivot(self._stack[-1].path):
+        elif id(self._stack[-1].module) in self._above:
             self._stack[-1].held.append((kept, tensor))
-
-    def _above_pivot(self, path: str) -> bool:
-        """Whether a call of this path may contain a pivot (else `careful` is there)."""
-        unnamed = not path or path.startswith("<")
-        return unnamed or any(key[0].startswith(f"{path}.") for key in self._pivots)
 
     def _modify(self, tensor: Tensor) -> None:
         frame = self._stack[-1]
@@ -286,6 +283,20 @@ class Recording(TorchDispatchMode):
         if count is not None:
             self.macs += count(*args, **kwargs, out_val=result) // 2
         return result
+
+
+def _above(model: nn.Module, modules: set[int]) -> set[int]:
+    """Ids of what has one of the modules inside: what may call it (else `careful` is there)."""
+    inside: dict[int, bool] = {}
+
+    def visit(module: nn.Module) -> bool:
+        if id(module) not in inside:
+            found = [visit(child) for child in module.children()]  # all of them
+            inside[id(module)] = any(found)
+        return inside[id(module)] or id(module) in modules
+
+    visit(model)
+    return {module for module, found in inside.items() if found}
 
 
 def _writes(schema: Any, position: int, positional: int, kwargs: dict[str, Any]) -> bool:

@@ -117,6 +117,29 @@ def test_a_shared_module_inside_a_replayed_one(holds, images):
         holds(Model(), images, pivot)
 
 
+def test_a_shared_module_in_a_block_with_functional_code_before_it(holds, images):
+    class Block(nn.Module):
+        def __init__(self, shared):
+            super().__init__()
+            self.shared, self.own = shared, conv(8, 8)
+
+        def forward(self, x):
+            y = self.own(x)
+            half = y / 2  # used after the pivot, which has its name from outside
+            return self.shared(y) + half
+
+    class Model(Base):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = Block(self.body), Block(self.body)
+
+        def features(self, x):
+            return self.two(self.one(self.stem(x)))
+
+    for pivot in ("body#0", "body#1"):
+        holds(Model(), images, pivot)
+
+
 @dataclasses.dataclass
 class Pair:
     left: Tensor

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -35,13 +35,14 @@ class Architecture:
     """How to build a model without weights.
 
     Args:
-        library: `"timm"` (`timm.create_model`), `"torchvision"` (`get_model`) or
-            `"feedback_adapter"` (one of `feedback_adapter.networks.NETWORKS`).
+        library: `"timm"` (`timm.create_model`), `"torchvision"` (`get_model`),
+            `"feedback_adapter"` (one of `feedback_adapter.networks.NETWORKS`), or one that a
+            plugin adds (`ArchitectureSpec`).
         model: The model's name there.
         kwargs: Its arguments, as JSON can hold them.
     """
 
-    library: Literal["timm", "torchvision", "feedback_adapter"]
+    library: str
     model: str
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
@@ -62,6 +63,11 @@ class Architecture:
                 return torchvision.models.get_model(self.model, weights=None, **self.kwargs)
             if self.library == "feedback_adapter" and self.model in NETWORKS:
                 return NETWORKS[self.model](**self.kwargs)
+            added = {spec.name: spec for spec in plugins.plugins().all("architectures")}
+            if self.library in added:
+                return added[self.library].build(self.model, self.kwargs)
+        except CheckpointError:
+            raise
         except (RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"{self.library} can't build {self.model!r} with {dict(self.kwargs)}: {error}"
@@ -70,10 +76,10 @@ class Architecture:
             raise CheckpointError(
                 f"There is no network {self.model!r}. {did_you_mean(self.model, NETWORKS)}"
             )
+        possible = ["timm", "torchvision", "feedback_adapter", *added]
         raise CheckpointError(
-            f"library={self.library!r} is not possible: 'timm', 'torchvision' and "
-            "'feedback_adapter' are. A plugin may build its own (as fa_cnnf.load does), or "
-            "load(..., model=yours)."
+            f"library={self.library!r} is not possible: {', '.join(possible)} are. Install the "
+            "plugin that builds such models, or load(..., model=yours)."
         )
 
 
@@ -129,6 +135,7 @@ def load(
         strategy=refine.get("strategy", "residual"),
         pivots=tuple(refine["pivots"]) if isinstance(refine.get("pivots"), list) else "auto",
         options=refine.get("options", {}),
+        others=refine.get("others", {}),
     )
     outputs = {
         key: Output(
@@ -216,6 +223,7 @@ def save(adapter: Adapter, folder: Path, architecture: Architecture | None) -> P
             if isinstance(adapter.defaults.pivots, str)
             else list(adapter.defaults.pivots),
             "options": dict(adapter.defaults.options),
+            "others": {name: dict(own) for name, own in adapter.defaults.others.items()},
         },
     }
     for name, prior in adapter.priors.items():

@@ -8,21 +8,25 @@ with `feedback_adapter.hookimpl`, that returns an iterable of specs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from feedback_adapter.evidence.base import Evidence
     from feedback_adapter.strategies.base import Strategy
 
 __all__ = [
     "GROUP",
+    "ArchitectureSpec",
     "CheckpointSpec",
     "EvidenceSpec",
     "StrategySpec",
+    "feedback_adapter_architectures",
     "feedback_adapter_checkpoints",
     "feedback_adapter_evidence_types",
     "feedback_adapter_strategies",
@@ -84,6 +88,22 @@ class CheckpointSpec:
     summary: str
 
 
+@dataclasses.dataclass(frozen=True)
+class ArchitectureSpec:
+    """A library of models that checkpoints name: `architecture.library` in config.json.
+
+    Args:
+        name: Unique.
+        build: Takes a model's name there and its keyword arguments, returns the model with
+            any weights. It must not import what a name says: a config is only data.
+        summary: One line for lists.
+    """
+
+    name: str
+    build: Callable[[str, Mapping[str, Any]], nn.Module]
+    summary: str
+
+
 @hookspec
 def feedback_adapter_evidence_types() -> Iterable[EvidenceSpec]:  # pyright: ignore[reportReturnType]
     """Yield the kinds of evidence that this plugin adds."""
@@ -97,3 +117,8 @@ def feedback_adapter_strategies() -> Iterable[StrategySpec]:  # pyright: ignore[
 @hookspec
 def feedback_adapter_checkpoints() -> Iterable[CheckpointSpec]:  # pyright: ignore[reportReturnType]
     """Yield the checkpoints that this plugin adds."""
+
+
+@hookspec
+def feedback_adapter_architectures() -> Iterable[ArchitectureSpec]:  # pyright: ignore[reportReturnType]
+    """Yield the libraries of models that this plugin adds."""

@@ -13,7 +13,13 @@ import pluggy
 
 from feedback_adapter import builtin, hookspecs
 from feedback_adapter.errors import PluginError, did_you_mean
-from feedback_adapter.hookspecs import GROUP, CheckpointSpec, EvidenceSpec, StrategySpec
+from feedback_adapter.hookspecs import (
+    GROUP,
+    ArchitectureSpec,
+    CheckpointSpec,
+    EvidenceSpec,
+    StrategySpec,
+)
 
 __all__ = [
     "PluginInfo",
@@ -30,6 +36,7 @@ _HOOKS = {
     "evidence": "feedback_adapter_evidence_types",
     "strategies": "feedback_adapter_strategies",
     "checkpoints": "feedback_adapter_checkpoints",
+    "architectures": "feedback_adapter_architectures",
 }
 
 
@@ -43,7 +50,7 @@ class PluginInfo:
         version: That distribution's version.
         status: `"OK"` or `"FAILED"`.
         reason: Why it failed; empty if it didn't.
-        provides: `{"evidence" | "strategies" | "checkpoints": names}`.
+        provides: `{"evidence" | "strategies" | "checkpoints" | "architectures": names}`.
     """
 
     name: str
@@ -134,6 +141,7 @@ class Plugins:
             "feedback_adapter_evidence_types": EvidenceSpec,
             "feedback_adapter_strategies": StrategySpec,
             "feedback_adapter_checkpoints": CheckpointSpec,
+            "feedback_adapter_architectures": ArchitectureSpec,
         }[hook]
         specs: list[Any] = []
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
@@ -162,7 +170,7 @@ class Plugins:
         return list(self._infos.values())
 
     def get(self, kind: str, name: str) -> Any:
-        """The spec of that name: `kind` is evidence, strategies or checkpoints.
+        """The spec of that name: `kind` is evidence, strategies, checkpoints or architectures.
 
         Raises:
             PluginError: There is none of that name.

@@ -1,4 +1,4 @@
-"""Loading CNN-F checkpoints: the core knows how to check them, this plugin how to build them."""
+"""CNN-F checkpoints: the core reads and checks them, this plugin says how their nets are built."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build(net: str, kwargs: Mapping[str, Any]) -> CNNF:
 def load(name: str | Path, *, device: str | torch.device = "cpu") -> fa.Adapter:
     """A CNN-F checkpoint as a ready adapter; its `model` is a `CNNF`.
 
-    The weights are read and checked by `feedback_adapter.load`.
+    `feedback_adapter.load`, for checkpoints of this plugin alone.
 
     Args:
         name: The name of a checkpoint of the zoo or of another plugin, or a folder.
@@ -64,5 +64,4 @@ def load(name: str | Path, *, device: str | torch.device = "cpu") -> fa.Adapter:
             f"{str(name)!r} is not a checkpoint of CNN-F (its library is "
             f"{architecture.get('library')!r}): use feedback_adapter.load."
         )
-    model = build(architecture["model"], architecture["kwargs"])
-    return fa.load(name, model=model, device=device)
+    return fa.load(name, device=device)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fa_cnnf import fashion_mnist
-from fa_cnnf.attack import KINDS, Row
+from fa_cnnf.attack import KINDS, Budget, Row
 from fa_cnnf.attack import attack as run
 from fa_cnnf.checkpoints import load
 from fa_cnnf.loop import CNNF
@@ -37,13 +37,17 @@ def attack(
     source: Annotated[
         str | None, typer.Option(help="Another checkpoint, to transfer attacks from.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=0, help="Of PGD.")] = 40,
-    seed: Annotated[int, typer.Option(help="Of the random start.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Of PGD and Auto-PGD.")] = 40,
+    queries: Annotated[int, typer.Option(min=1, help="Of Square.")] = 5000,
+    targets: Annotated[int, typer.Option(min=1, help="Of targeted Auto-PGD, classes.")] = 9,
+    each: Annotated[bool, typer.Option("--each", help="Every attack on all images.")] = False,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Attack a CNN-F checkpoint at the read-outs that are reported.
 
-    Accuracies are upper bounds: a better attack can only lower them.
+    Attacks run one after the other, each on the images that still withstand; `worst` is what is
+    left of them in the end. Accuracies are upper bounds: a better attack can only lower them.
     """
     model = _model(checkpoint)
     other = _model(source) if source else None
@@ -60,7 +64,8 @@ def attack(
             readouts=asked,
             kinds=kind or KINDS,
             source=other,
-            steps=steps,
+            budget=Budget(steps=steps, targets=targets, queries=queries),
+            each=each,
             seed=seed,
             report=lambda row: status.update(f"{_name(row)}: {row.accuracy:.1f}"),
         )

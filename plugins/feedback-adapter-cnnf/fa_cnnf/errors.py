@@ -6,11 +6,15 @@ from collections.abc import Iterable
 
 from feedback_adapter.errors import FeedbackAdapterError, SiteError, did_you_mean
 
-__all__ = ["FeedbackError", "UnsupportedModuleError", "no_such_site"]
+__all__ = ["DecoderError", "FeedbackError", "UnsupportedModuleError", "no_such_site"]
 
 
-class FeedbackError(FeedbackAdapterError, RuntimeError):
-    """Feedback was asked for in an order that makes no sense."""
+class DecoderError(FeedbackAdapterError, ValueError):
+    """A model or site that decoders can't be put on."""
+
+
+class FeedbackError(SiteError, RuntimeError):
+    """Feedback was asked for in an order that makes no sense, as by a pivot inside the loop."""
 
 
 class UnsupportedModuleError(FeedbackAdapterError, TypeError):

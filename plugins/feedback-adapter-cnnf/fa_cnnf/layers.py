@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fa_cnnf.smooth import soft_switch, straight_through
 from fa_cnnf.state import State
 
 __all__ = [
@@ -244,21 +245,32 @@ class AdaReLU(Layer):
         if state.cycle:
             g = state.get(self.key, "g")
             x = x + state.step_size * (g - x)
-            switch = x * g > 0
+            sign = x * g
         else:
-            switch = x > 0
-        value = torch.where(switch, x, x * self.slope if self.slope else torch.zeros_like(x))
+            sign = x
+        switch = sign > 0
+        value = self._pass(x, switch, sign, state)
         if self.limit is not None:
             switch = torch.logical_and(switch, x.abs() < self.limit)
             value = value.clamp(-self.limit, self.limit)
         state.keep(self.key, switch=switch)
+        if state.smooth:
+            state.keep(self.key, sign=sign)
         return value
 
     def feedback(self, g: Tensor, state: State) -> Tensor:
         """g where the last forward pass was on; g itself is kept for the next one."""
         switch = state.get(self.key, "switch")
         state.keep(self.key, g=g)
-        return torch.where(switch, g, g * self.slope if self.slope else torch.zeros_like(g))
+        return self._pass(g, switch, state.get(self.key, "sign") if state.smooth else g, state)
+
+    def _pass(self, x: Tensor, switch: Tensor, sign: Tensor, state: State) -> Tensor:
+        """x where the switch is on, slope x elsewhere."""
+        value = torch.where(switch, x, x * self.slope if self.slope else torch.zeros_like(x))
+        if state.smooth:
+            share = soft_switch(sign, state.smooth)
+            value = straight_through(value, x * (self.slope + (1 - self.slope) * share))
+        return value
 
 
 class Flatten(Layer):

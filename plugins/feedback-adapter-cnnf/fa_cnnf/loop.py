@@ -107,6 +107,7 @@ class CNNF(nn.Module):
         steps: int | None = None,
         clamp: Callable[[Tensor], Tensor] | None = None,
         cut: bool = False,
+        smooth: float = 0.0,
     ) -> Unroll:
         """All iterates of images.
 
@@ -117,6 +118,7 @@ class CNNF(nn.Module):
                 it what is known. `None` generates from the logits themselves.
             cut: Stop gradients at what feedback starts from, so that they see the model
                 without its loop.
+            smooth: Above 0, gradients see switches of this width; see `State.smooth`.
 
         Raises:
             OptionsError: `steps` is negative.
@@ -124,7 +126,7 @@ class CNNF(nn.Module):
         steps = self.steps if steps is None else steps
         if steps < 0:
             raise OptionsError(f"steps={steps} is out of range: it must be at least 0.")
-        state = State(self.step_size)
+        state = State(self.step_size, smooth=smooth)
         h = self.bottom(x, state)
         features, reconstructions = [h], []
         inner_features: dict[str, Tensor] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from fa_cnnf.checkpoints import LIBRARY, build
 from fa_cnnf.strategy import CNNFOptions, CNNFStrategy
-from feedback_adapter.hookspecs import StrategySpec, hookimpl
+from feedback_adapter.hookspecs import ArchitectureSpec, StrategySpec, hookimpl
 
-__all__ = ["feedback_adapter_strategies"]
+__all__ = ["feedback_adapter_architectures", "feedback_adapter_strategies"]
 
 
 @hookimpl
@@ -16,3 +17,9 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
             "cnnf", CNNFStrategy, CNNFOptions, "feedback generates from what is known (CNN-F)"
         )
     ]
+
+
+@hookimpl
+def feedback_adapter_architectures() -> list[ArchitectureSpec]:
+    """The nets of this plugin, as checkpoints name them."""
+    return [ArchitectureSpec(LIBRARY, build, "nets with recurrent feedback: fashion, wrn-D-W")]

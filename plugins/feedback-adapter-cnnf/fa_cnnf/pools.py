@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fa_cnnf.layers import Layer
+from fa_cnnf.smooth import soft_switch, straight_through
 from fa_cnnf.state import State
 
 __all__ = ["AdaPool", "AdaptiveAveragePool", "AveragePool"]
@@ -45,7 +46,11 @@ class AdaPool(Layer):
         if state.cycle:
             g = state.get(self.key, "g")
             bottom, low = self._pool(-x)
-            value = torch.where(g > 0, value, torch.where(g < 0, -bottom, torch.zeros_like(value)))
+            top = value
+            value = torch.where(g > 0, top, torch.where(g < 0, -bottom, torch.zeros_like(top)))
+            if state.smooth:
+                share = soft_switch(g, state.smooth)
+                value = straight_through(value, share * top - (1 - share) * bottom)
             place = torch.where(g < 0, low, place)
         state.keep(self.key, size=(x.shape[2], x.shape[3]), place=place)
         return value

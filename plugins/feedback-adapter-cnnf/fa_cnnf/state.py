@@ -19,11 +19,14 @@ class State:
             (res_param of the published code).
         cycle: Which forward pass is running: 0 for the ordinary one.
         memory: `{layer key: {name: tensor or shape}}`, part of the autograd graph.
+        smooth: Above 0, gradients see each switch as a sigmoid of this width (in units of
+            the root mean square of what it looks at); values stay as they are. For attacks.
     """
 
     step_size: float
     cycle: int = 0
     memory: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    smooth: float = 0.0
 
     def keep(self, key: str, **values: Any) -> None:
         """Remember values of a layer, over those kept under the same names."""
@@ -41,5 +44,6 @@ class State:
         except KeyError:
             raise FeedbackError(
                 f"Layer {key!r} has no {name!r} in this state. Run forward, then feedback, then "
-                "forward again, all with one State."
+                "forward again, all with one State. (A pivot inside the loop of a CNNF does this "
+                "too: its first pass is not run again. Choose 'input' or 'bottom'.)"
             ) from None

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fa_cnnf.decoder import DecoderLoop
 from fa_cnnf.loop import CNNF, read_out
 from fa_cnnf.tied import TiedLoop
 from feedback_adapter.errors import OptionsError
@@ -25,7 +26,7 @@ class CNNFOptions:
     Args:
         steps: T, feedback iterations, at least 0.
         step_size: eta, how far the feature moves towards its reconstruction, in [0, 1]. A
-            model made by `fa_cnnf.convert` keeps its own.
+            model made by `fa_cnnf.convert` keeps its own, as do learned gammas.
         readout: `"last"`, or `"avg"`: the mean of the logits of all T + 1 iterates.
         norms: In tied mode, normalise feedback below every convolution.
         trace: Whether `Refinement.trace` holds the logits after every step.
@@ -55,14 +56,14 @@ class CNNFOptions:
 class CNNFStrategy(Strategy[CNNFOptions]):
     """Runs the loop with the top of its feedback clamped to the evidence.
 
-    On a model made by `fa_cnnf.convert` this is CNN-F, at that model's site. On any other it
-    is tied mode, at the first pivot.
+    On a model made by `fa_cnnf.convert` this is CNN-F, at that model's site; on one made by
+    `fa_cnnf.decoders` it is decoder mode, at its stages. On any other it is tied mode, at the
+    first pivot.
     """
 
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""
         options, evidence = self.options, problem.evidence
-        loops = [m for m in problem.model.modules() if isinstance(m, CNNF)]
         model = problem.model
         first = problem.read(self._call(problem))
         (name,) = list(first)[:1]
@@ -73,10 +74,20 @@ class CNNFStrategy(Strategy[CNNFOptions]):
         def clamp(logits: Tensor) -> Tensor:
             return evidence.clamp(outputs_of(logits))[name]
 
-        if loops and model is loops[0]:
+        def generate(logits: Tensor) -> Tensor:
+            return _within(clamp(logits), logits, first.specs[name].kind)
+
+        def read(value: object) -> Tensor:
+            return problem.read(value)[name]
+
+        if isinstance(model, CNNF):
             with torch.no_grad():
-                unroll = loops[0].unroll(problem.inputs.images, options.steps, clamp)
-            pivots = (loops[0].sites[0],)
+                unroll = model.unroll(problem.inputs.images, options.steps, generate)
+            pivots = (model.sites[0],)
+        elif isinstance(model, DecoderLoop):
+            with torch.no_grad():
+                unroll = model.unroll(problem.inputs, options.steps, clamp, read)
+            pivots = model.sites
         else:
             loop = TiedLoop(
                 model,
@@ -84,9 +95,9 @@ class CNNFStrategy(Strategy[CNNFOptions]):
                 options.steps,
                 options.step_size,
                 norms=options.norms,
-                read=lambda value: problem.read(value)[name],
+                read=read,
             )
-            unroll = loop.unroll(problem.inputs, clamp)
+            unroll = loop.unroll(problem.inputs, generate)
             pivots = (problem.pivots[0].name,)
         logits = unroll.logits
         after = outputs_of(read_out(logits, options.readout))
@@ -107,4 +118,21 @@ class CNNFStrategy(Strategy[CNNFOptions]):
         with torch.no_grad():
             if isinstance(problem.model, CNNF):
                 return problem.model(problem.inputs.images, 0)
+            if isinstance(problem.model, DecoderLoop):
+                return problem.model.unroll(problem.inputs, 0).logits[0]
             return problem.model(*problem.inputs.args, **problem.inputs.kwargs)
+
+
+def _within(clamped: Tensor, logits: Tensor, kind: str) -> Tensor:
+    """A clamped posterior as logits of the size that the model itself gives.
+
+    Feedback starts from raw logits, and a clamped posterior differs from them by a shift that
+    the softmax doesn't see, and by how unlikely it makes what is ruled out (1e-6 or so). So it
+    gets the logits' own normaliser, and nothing falls below the least likely class; labels
+    that don't exclude each other stay within the largest logit, of either sign.
+    """
+    if kind == "multiclass":
+        shifted = clamped + logits.logsumexp(1, keepdim=True) - clamped.logsumexp(1, keepdim=True)
+        return torch.maximum(shifted, logits.amin(1, keepdim=True))
+    size = logits.abs().amax(1, keepdim=True)
+    return torch.minimum(torch.maximum(clamped, -size), size)

@@ -1,6 +1,7 @@
 """Attacks: what must hold of any of them, on a net that is trained here in a second."""
 
 import gzip
+import itertools
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 
 import fa_cnnf
 from fa_cnnf import fashion_mnist
-from fa_cnnf.attack import attack, logits_of, pgd
+from fa_cnnf.attack import KINDS, Budget, attack, views_of
+from fa_cnnf.layers import AdaReLU
 from feedback_adapter.errors import InputError, OptionsError
 
 
@@ -45,54 +47,38 @@ def accuracy(rows, kind, readout="last", iteration=1):
     return [found[e] for e in sorted(found)]
 
 
+SMALL = Budget(steps=5, targets=2, queries=20, samples=2, spsa_steps=2)
+
+
 def test_accuracy_falls_to_zero_as_eps_grows(trained):
     model, x, y = trained
-    rows = attack(model, x, y, [0.02, 0.1, 0.5], readouts=["1"], kinds=["pgd"], steps=20)
+    rows = attack(model, x, y, [0.02, 0.1, 0.5], readouts=["1"], kinds=KINDS, budget=SMALL)
     worst = accuracy(rows, "worst")
     assert worst == sorted(worst, reverse=True)
     assert worst[-1] == 0
     assert accuracy(rows, "none") == [100]
 
 
-def test_more_steps_never_weaken_the_attack(trained):
+@pytest.mark.parametrize("kind", ["pgd", "bpda", "spsa", "square"])
+def test_more_steps_never_weaken_the_attack(trained, kind):
     model, x, y = trained
     hits = []
-    for steps in (0, 1, 3, 10, 30):
+    for steps in (0, 1, 3, 10):
+        budget = Budget(steps=steps, spsa_steps=steps, samples=8, queries=1 + 9 * steps)
         (row,) = [
             r
-            for r in attack(model, x, y, [0.2], readouts=["1"], kinds=["pgd"], steps=steps)
-            if r.attack.startswith("pgd")
+            for r in attack(model, x, y, [0.2], readouts=["1"], kinds=[kind], budget=budget)
+            if r.attack.startswith("after-")
         ]
         hits.append(row.accuracy)
     assert hits == sorted(hits, reverse=True)
     assert hits[-1] < hits[0]
 
 
-def test_pgd_stays_in_the_ball_and_in_the_range_of_pixels():
-    x = torch.tensor([[-0.95, 0.0, 0.95]])
-
-    def losses_of(adv):
-        return adv.sum(1) ** 2, torch.zeros(1, dtype=torch.bool)
-
-    adv = pgd(losses_of, x, torch.ones_like(x), eps=0.1, steps=30)
-    torch.testing.assert_close(adv, torch.tensor([[-0.85, 0.1, 1.0]]))
-
-
-def test_pgd_finds_the_exact_worst_case_of_a_linear_model():
-    weight, x = torch.tensor([1.0, -2.0, 0.5]), torch.zeros(4, 3)
-
-    def losses_of(adv):
-        return adv @ weight, torch.zeros(4, dtype=torch.bool)
-
-    start = torch.rand(4, 3) * 2 - 1
-    adv = pgd(losses_of, x, start, eps=0.3, steps=20)
-    torch.testing.assert_close(adv, 0.3 * weight.sign().expand(4, 3))
-
-
 @pytest.mark.parametrize("readout", ["1", "avg"])
 def test_the_loss_sees_the_readout_that_is_scored(trained, readout):
     model, x, _ = trained
-    own = logits_of(model, x, readout)[0]
+    own = views_of(model, x, readout)[0]
     torch.testing.assert_close(own, model(x, 1, "avg" if readout == "avg" else "last"))
 
 
@@ -101,21 +87,56 @@ def test_cut_leaves_values_alone_but_not_gradients(trained):
     grads = []
     for kind in ("pgd", "cut"):
         leaf = x.clone().requires_grad_()
-        logits = logits_of(model, leaf, "1", kind)
-        torch.testing.assert_close(logits, logits_of(model, x, "1"))
+        logits = views_of(model, leaf, "1", kind)
+        torch.testing.assert_close(logits, views_of(model, x, "1"))
         grads += torch.autograd.grad(logits.square().sum(), leaf)
     assert not torch.allclose(grads[0], grads[1])
 
 
 def test_worst_counts_an_image_once_over_all_attacks(trained):
     model, x, y = trained
-    rows = attack(model, x, y, [0.05, 0.1], readouts=["1", "avg"], source=model, steps=5)
+    rows = attack(
+        model, x[:12], y[:12], [0.05, 0.1], readouts=["1", "avg"],
+        source=model, budget=SMALL, each=True,
+    )  # fmt: skip
+    names = [SMALL.name(kind) for kind in (*KINDS, "transfer")]
+    assert len(rows) == 2 * (1 + 2 * (len(names) + 1))
     for readout, iteration in (("last", 1), ("avg", None)):
         worst = accuracy(rows, "worst", readout, iteration)
-        for kind in ("pgd5", "pgd5-first-pass", "pgd5-cut", "pgd5-all-iterates", "pgd5-transfer"):
-            assert all(
-                w <= a for w, a in zip(worst, accuracy(rows, kind, readout, iteration), strict=True)
-            )
+        for name in names:
+            alone = accuracy(rows, name, readout, iteration)
+            assert all(w <= a for w, a in zip(worst, alone, strict=True))
+
+
+def test_attacking_only_what_still_stands_gives_the_same_worst_case(trained):
+    model, x, y = trained
+    kinds = ["pgd", "cut", "apgd-ce", "bpda", "square"]
+    both = [
+        attack(model, x, y, [0.05, 0.1], readouts=["1"], kinds=kinds, budget=SMALL, each=each)
+        for each in (True, False)
+    ]
+    assert accuracy(both[0], "worst") == accuracy(both[1], "worst")
+    after = [accuracy(both[1], f"after-{SMALL.name(kind)}") for kind in kinds]
+    assert all(a >= b for a, b in itertools.pairwise(after))
+
+
+def test_smooth_switches_change_gradients_but_no_value(trained):
+    model, x, _ = trained
+    leaf = x.clone().requires_grad_()
+    exact, smooth = views_of(model, leaf, "1"), views_of(model, leaf, "1", "bpda")
+    assert torch.equal(exact, smooth)
+    grads = [torch.autograd.grad(v.square().sum(), leaf)[0] for v in (exact, smooth)]
+    assert not torch.allclose(*grads)
+
+
+def test_gradient_of_a_smooth_switch():
+    x = torch.tensor([[-3.0, -0.1, 0.1, 3.0]], dtype=torch.double, requires_grad=True)
+    value = AdaReLU()(x, fa_cnnf.State(0.1, smooth=0.1))
+    (found,) = torch.autograd.grad(value.sum(), x)
+    u = x.detach() / (0.1 * x.detach().square().mean().sqrt())
+    share = u.sigmoid()
+    torch.testing.assert_close(found, share + u * share * (1 - share), rtol=1e-6, atol=1e-8)
+    assert torch.equal(value, x.relu())
 
 
 def test_the_model_is_left_as_it_was(trained):
@@ -123,7 +144,7 @@ def test_the_model_is_left_as_it_was(trained):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     first = next(model.parameters()).requires_grad_(False)
     try:
-        attack(model, x[:4], y[:4], [0.1], readouts=["0"], steps=1)
+        attack(model, x[:4], y[:4], [0.1], readouts=["0"], kinds=["pgd"], budget=Budget(1))
         assert [p.requires_grad for p in model.parameters()][:2] == [False, True]
     finally:
         first.requires_grad_(True)
@@ -139,14 +160,20 @@ def test_the_model_is_left_as_it_was(trained):
         {"eps": [25.5]},
         {"kinds": ["fgsm"]},
         {"readouts": ["mean"]},
-        {"steps": -1},
+        {"batch": 0},
     ],
 )
 def test_options_out_of_range_are_named(trained, wrong):
     model, x, y = trained
-    options = {"eps": [0.1], "steps": 0} | wrong
+    options = {"eps": [0.1], "kinds": ["pgd"]} | wrong
     with pytest.raises(OptionsError, match=r"possible|out of range"):
         attack(model, x[:2], y[:2], options.pop("eps"), **options)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": -1}, {"queries": 0}, {"targets": 0}])
+def test_budgets_out_of_range_are_named(wrong):
+    with pytest.raises(OptionsError, match=next(iter(wrong))):
+        Budget(**wrong)
 
 
 def test_idx_files_are_read_packed_or_not(tmp_path):

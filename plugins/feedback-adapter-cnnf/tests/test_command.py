@@ -30,4 +30,4 @@ def test_attack_prints_rows_of_the_results_format():
         ("last", 1),
         ("avg", None),
     }
-    assert [r["attack"] for r in rows] == ["none", "pgd3", "worst"] * 3
+    assert [r["attack"] for r in rows] == ["none", "after-pgd3", "worst"] * 3

@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 # What can be set, as in: make test ARGS="-k tail"
 # PYTHON: 3.11 or newer, makes the virtual environment. JOBS: test processes.
-# DATA: where the folders flickr8k and coco6k are, for zoo and zoo-verify.
+# DATA: where the folders flickr8k, coco6k and tinyimagenet_h are, for zoo and zoo-verify.
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
@@ -58,6 +58,7 @@ coverage: $(INSTALLED) ## Sweep one model of every timm and torchvision family
 
 zoo: $(INSTALLED) ## Train the zoo's checkpoints anew (hours without an accelerator)
 	$(BIN)/python zoo/recipes/caption_words.py --data $(DATA)/flickr8k --out $(CHECKPOINTS)/caption-words-lite0 $(ARGS)
+	$(BIN)/python zoo/recipes/caption_decoder.py --data $(DATA)/flickr8k --out $(CHECKPOINTS)/flickr8k-caption-lite0
 	$(BIN)/python zoo/recipes/coco80.py --data $(DATA)/coco6k --out $(CHECKPOINTS)/coco80-lite0 $(ARGS)
 
 zoo-verify: $(INSTALLED) ## Measure the zoo's checkpoints and compare with their cards

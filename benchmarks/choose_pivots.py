@@ -2,151 +2,179 @@
 
 On caption-words-lite0: half of the words may be known (all of them are given), the other half is
 scored (the partial-labels protocol). `choose_pivots` sees the known half only; the exhaustive
-search tries the same settings at every stage of the network and looks at the unknown half's mean
-average precision (mAP), which nobody could who doesn't know the answers.
+search tries the same settings at every site and looks at the unknown half's mean average
+precision (mAP), which nobody could who doesn't know the answers. What comes before the first
+site is computed once, and the rest is wrapped as a model of its own (a tail is exact).
 
     python benchmarks/choose_pivots.py --data FOLDER    # with flickr8k in it
 
-Takes minutes on an accelerator, hours on a CPU. Writes benchmarks/results/choose_pivots.json.
+Sites whose tail is long are searched on the first images of dev only (`images` in the JSON); what
+is compared is always the gain on the same images. Finished parts are kept in the JSON, so that
+the run can go on where it was stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import time
 from pathlib import Path
+from typing import Annotated, Any
 
-import numpy as np
 import torch
-from torch import Tensor
+import typer
+from cached import Cached
 
 import feedback_adapter as fa
-from feedback_adapter.protocols.partial_labels import PartialLabels, mean_average_precision
+from feedback_adapter.protocols.metrics import mean_average_precision
+from feedback_adapter.protocols.partial_labels import PartialLabels
+from feedback_adapter.strategies.selection import Trial
 
 CHECKPOINT = "caption-words-lite0"
-RESULTS = Path(__file__).parent / "results" / "choose_pivots.json"
-SITES = [*(f"blocks.{i}" for i in range(1, 7)), "conv_head", "global_pool"]
-SOLVERS = {
-    "Adam": (fa.Adam(), (0.003, 0.01, 0.03)),
-    "gradient descent": (fa.SGD(momentum=0.0), (1.0, 10.0)),
-}
-STEPS = 20
-
-
-def exhaustive(
-    adapter: fa.Adapter, images: Tensor, targets: np.ndarray, solver: fa.Solver, sizes: tuple
-) -> dict[tuple[str, float, int], float]:
-    """mAP over the unknown half, by (site, step size, steps)."""
-    truth, known, scored = _halves(targets)
-    found: dict[tuple[str, float, int], float] = {}
-    for site in SITES:
-        for size in sizes:
-            parts = []
-            for rows in torch.arange(len(images)).split(BATCH):
-                result = adapter.refine(
-                    images[rows.to(images.device)],
-                    fa.Labels.from_tensors(truth[rows], known),
-                    strategy="residual",
-                    pivots=site,
-                    options=fa.ResidualOptions(
-                        steps=STEPS, step_size=size, solver=solver, patience=None, keep="last",
-                        trace=True,
-                    ),
-                )  # fmt: skip
-                parts.append(result.trace["output"][..., scored].float().cpu().numpy())
-            trace = np.concatenate(parts, 1)
-            for step in range(1, STEPS + 1):
-                found[site, size, step] = mean_average_precision(trace[step], targets[:, scored])
-            best = max((found[site, size, step], step) for step in range(1, STEPS + 1))
-            print(f"{site:12} {size:<6g} best {best[0]:.2f} at {best[1]} steps", flush=True)
-    return found
-
-
+SITES = ("global_pool", "conv_head", "blocks.6", "blocks.5", "blocks.4", "blocks.3")
+SIZES = (30.0, 10.0, 3.0)
+STEPS = 10
 BATCH = 64
 
 
-def _halves(targets: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
-    protocol = PartialLabels(known=[100])
-    _, scored = protocol.halves(targets.shape[1])
-    mask = next(iter(protocol.masks(targets.shape[1], 100)))
-    return torch.from_numpy(targets).float(), torch.from_numpy(mask), scored
+class Dev:
+    """The dev split with half of the words known."""
 
+    def __init__(self, data: Path, cache: Path, block: int) -> None:
+        cached = Cached(CHECKPOINT, data, cache, block)
+        self.block = block
+        split = cached.split("dev", start=True)
+        assert split.start is not None, "it was asked for"
+        self.adapter, self.start, self.truth = cached.tail, split.start, split.truth
+        protocol = PartialLabels(known=[100])
+        labels = self.truth.shape[1]
+        self.unknown = protocol.halves(labels)[1]
+        self.known = torch.from_numpy(next(iter(protocol.masks(labels, 100))))
+        self.logits = split.logits
 
-def measure(adapter: fa.Adapter, images: Tensor, targets: np.ndarray) -> dict:
-    """Choose, then search, for each solver."""
-    truth, known, scored = _halves(targets)
-    evidence = fa.Labels.from_tensors(truth, known)
-    plain = torch.cat([adapter.predict(part) for part in images.split(BATCH)]).cpu().numpy()
-    base = mean_average_precision(plain[:, scored], targets[:, scored])
-    rows = {}
-    for name, (solver, sizes) in SOLVERS.items():
-        arguments = {"strategy": "residual", "solver": solver, "steps": STEPS}
-        arguments |= {"step_sizes": sizes, "batch": BATCH}
-        few = slice(0, 200)
-        choices = {
-            "default sites": adapter.choose_pivots(images, evidence, **arguments),
-            "all sites": adapter.choose_pivots(images, evidence, pivots=SITES, **arguments),
-            "default sites, 200 images": adapter.choose_pivots(
-                images[few], fa.Labels.from_tensors(truth[few], known), **arguments
-            ),
-        }
-        started = time.perf_counter()
-        found = exhaustive(adapter, images, targets, solver, sizes)
-        seconds = time.perf_counter() - started
-        (site, size, steps), best = max(found.items(), key=lambda item: item[1])
-        by_site = {s: max(v for key, v in found.items() if key[0] == s) for s in SITES}
-        row = {
-            "base_map": round(base, 3), "best_map": round(best, 3),
-            "best": {"pivot": site, "step_size": size, "steps": steps},
-            "best_map_by_site": {s: round(v, 3) for s, v in by_site.items()},
-            "search_seconds": round(seconds, 1), "choices": {},
+    def name(self, site: str) -> str:
+        """A site's name in the tail."""
+        return "start" if site == f"blocks.{self.block}" else site.replace("s.", "")
+
+    def evidence(self, rows: torch.Tensor) -> fa.Evidence:
+        return fa.Labels.from_tensors(self.truth[rows], self.known)
+
+    def score(self, logits: torch.Tensor) -> float:
+        truth = self.truth[: len(logits), self.unknown].numpy() > 0
+        return mean_average_precision(logits[:, self.unknown].numpy(), truth)
+
+    def gains(self, site: str, size: float, images: int) -> list[float]:
+        """What mAP gains after 1, 2, ... steps, on the first images."""
+        traces = []
+        for rows in torch.arange(images).split(BATCH):
+            result = self.adapter.refine(
+                self.start[rows], self.evidence(rows), strategy="residual", pivots=self.name(site),
+                step_size=size, steps=STEPS, patience=None, keep="last", trace=True,
+            )  # fmt: skip
+            assert result.trace is not None, "it was asked for"
+            traces.append(result.trace["output"])
+        trace = torch.cat(traces, 1)
+        plain = self.score(self.logits[:images])
+        return [round(self.score(logits) - plain, 3) for logits in trace[1:]]
+
+    def choice(self, sites: list[str], images: int, seed: int) -> dict[str, Any]:
+        """What `choose_pivots` chooses, from the known half of the first images."""
+        rows = torch.arange(images)
+        names = {self.name(site): site for site in sites}
+        choice = self.adapter.choose_pivots(
+            self.start[rows], self.evidence(rows), pivots=list(names), steps=STEPS, seed=seed,
+            batch=BATCH,
+        )  # fmt: skip
+        best: dict[str, Trial] = {}
+        for trial in reversed(choice.trials):
+            best[names[trial.pivot]] = trial
+        got = choice.chosen
+        return {
+            "sites": sites, "images": images, "seed": seed, "criterion": choice.criterion,
+            "pivot": names[got.pivot], "step_size": got.step_size, "steps": got.steps,
+            "hidden_gain": {site: round(t.gain, 3) for site, t in best.items()},
+            "behind_in_errors": {
+                site: round((choice.trials[0].gain - t.gain) / max(t.error, 1e-9), 2)
+                for site, t in best.items()
+            },
+            "seconds": round(choice.seconds, 1),
         }  # fmt: skip
-        for way, choice in choices.items():
-            got = choice.chosen
-            value = found.get((got.pivot, got.step_size, got.steps))
-            likeliest = choice.trials[0]
-            likeliest_value = found.get((likeliest.pivot, likeliest.step_size, likeliest.steps))
-            row["choices"][way] = {
-                "pivot": got.pivot, "step_size": got.step_size, "steps": got.steps,
-                "map": value, "behind": None if value is None else round(best - value, 3),
-                "site_behind": None if value is None else round(best - by_site[got.pivot], 3),
-                "likeliest": [likeliest.pivot, likeliest.step_size, likeliest.steps],
-                "likeliest_map": likeliest_value,
-                "seconds": round(choice.seconds, 1),
-            }  # fmt: skip
-        print(name, json.dumps(row, indent=1), flush=True)
-        rows[name] = row
-    return rows
 
 
-def main() -> None:
-    """Read dev, measure, write."""
-    parser = argparse.ArgumentParser(description="choose_pivots against an exhaustive search.")
-    parser.add_argument("--data", type=Path, required=True, help="the folder that flickr8k is in")
-    parser.add_argument("--images", type=int, help="only that many of dev")
-    options = parser.parse_args()
-    from feedback_adapter.data import read
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    adapter = fa.load(CHECKPOINT, device=device)
-    dev = read(options.data / "flickr8k", adapter.labels, "caption-words").subset("dev")
-    rows = range(len(dev.names))[: options.images]
-    images = torch.stack([adapter.transform(dev.open(row)) for row in rows]).to(device)
-    write(measure(adapter, images, dev.targets[: len(images)]), len(images))
-
-
-def write(rows: dict, images: int) -> None:
-    """Write the results with the machine and the versions."""
-    gpu = torch.cuda.is_available()
-    machine = torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU"
-    results = {
-        "machine": machine, "versions": {"torch": torch.__version__}, "images": images,
-        "solvers": rows,
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with flickr8k.")],
+    cache: Annotated[Path, typer.Option(help="For activations.")] = Path("runs/cache"),
+    block: Annotated[int, typer.Option(help="What comes before is computed once.")] = 3,
+    search: Annotated[list[str] | None, typer.Option(help="SITE=IMAGES to search.")] = None,
+    sizes: Annotated[list[float] | None, typer.Option(help="Step sizes to search.")] = None,
+    choose: Annotated[list[str] | None, typer.Option(help="SITE,SITE,...=IMAGES.")] = None,
+    seeds: Annotated[list[int] | None, typer.Option(help="Of what is hidden.")] = None,
+    out: Annotated[Path, typer.Option(help="JSON file.")] = Path("docs/results/choose-pivots.json"),
+) -> None:
+    """Search, choose, compare; write and print."""
+    content: dict[str, Any] = json.loads(out.read_text()) if out.is_file() else {}
+    content |= {
+        "checkpoint": CHECKPOINT, "split": "dev",
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    searched, choices = content.setdefault("search", []), content.setdefault("choices", [])
+    dev = Dev(data, cache, block)
+    whole = len(dev.truth)
+    content["plain_map"] = round(dev.score(dev.logits), 3)
+    if search is None:
+        search = [f"{site}={whole}" for site in SITES]
+    for site, images in map(_named, search):
+        for size in sizes or SIZES:
+            key = {"site": site, "step_size": size, "images": images}
+            if not any(key.items() <= row.items() for row in searched):
+                started = time.perf_counter()
+                gains = dev.gains(site, size, images)
+                seconds = round(time.perf_counter() - started, 1)
+                searched.append({**key, "gains": gains, "seconds": seconds})
+                _write(out, content)
+                print(searched[-1], flush=True)
+    if choose is None:
+        choose = [f"{','.join(SITES)}={whole}"]
+    for names, images in map(_named, choose):
+        for seed in seeds or (0, 1, 2):
+            key = {"sites": names.split(","), "images": images, "seed": seed}
+            if not any(key.items() <= row.items() for row in choices):
+                choices.append(dev.choice(names.split(","), images, seed))
+                _write(out, content)
+                print(choices[-1], flush=True)
+    for row in choices:
+        row |= _margins(row["pivot"], searched)
+        print(row["images"], row["seed"], row["pivot"], row["margin_by_images"], row["seconds"])
+    _write(out, content)
+
+
+def _named(text: str) -> tuple[str, int]:
+    names, _, images = text.partition("=")
+    return names, int(images)
+
+
+def _margins(pivot: str, searched: list[dict[str, Any]]) -> dict[str, Any]:
+    """How far the chosen site's best is below the best of all sites searched on those images."""
+    margins: dict[str, float] = {}
+    for images in sorted({row["images"] for row in searched}):
+        best = {
+            site: max(
+                max(row["gains"])
+                for row in searched
+                if row["site"] == site and row["images"] == images
+            )
+            for site in {row["site"] for row in searched if row["images"] == images}
+        }
+        if pivot in best:
+            margins[str(images)] = round(max(best.values()) - best[pivot], 3)
+    return {"margin_by_images": margins}
+
+
+def _write(out: Path, content: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

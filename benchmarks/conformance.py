@@ -21,6 +21,7 @@ CLASSES = 10
 FAMILIES = {family.name: family for family in (*TIMM, *TORCHVISION)}
 LABELS = [f"label{i}" for i in range(CLASSES)]
 SIZES = (64, 96, 128, 160, 192, 224, 256)
+STEP_SIZES = (0.002, 0.0002)
 
 
 class Pooled(nn.Module):
@@ -144,18 +145,23 @@ def check(model: nn.Module, images: Tensor, *, places: int = 7) -> dict[str, Any
         if slope:
             gradient = False
             reasons.append(f"{site.name}: {slope}")
-    refined = True
     evidence = fa.Labels({LABELS[0]: 1, LABELS[1]: 0, LABELS[2]: 1})
-    for strategy in ("residual", "layerwise"):
-        losses = adapter.refine(images, evidence, strategy=strategy, step_size=0.002).losses
-        if not bool((losses.amin(0) < losses[0]).all()):
-            refined = False
-            reasons.append(f"{strategy}: losses {losses.tolist()}")
+    for size in STEP_SIZES:
+        results = {
+            strategy: adapter.refine(images, evidence, strategy=strategy, step_size=size)
+            for strategy in ("residual", "layerwise")
+        }
+        refined = all(bool(result.improved.all()) for result in results.values())
+        if refined:
+            break
+    else:
+        reasons += [f"{name}: losses {r.losses.tolist()}" for name, r in results.items()]
     changed = [name for name, value in state(model).items() if not same(value, before.get(name))]
     reasons += [f"not restored: {changed[:3]}"] if changed else []
     return {
         "sites": len(sites), "exact": exact, "gradient": gradient, "refined": refined,
         "restored": not changed, "reason": "; ".join(reasons), "rounding": rounding,
+        "step_size": size,
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
-from conformance import build, check
+from conformance import STEP_SIZES, build, check
 from families import TIMM, TORCHVISION, Family
 
 HERE = Path(__file__).parent
@@ -83,8 +83,9 @@ def table() -> None:
         ": At each of them the gradient is finite, and there wherever the output depends on it.",
         "",
         "refined",
-        ': `residual` and `layerwise`, with `pivots="auto"` and a step size of 0.002, lower every',
-        "  image's evidence loss.",
+        ': `residual` and `layerwise`, with `pivots="auto"` and a step size of 0.002 (0.0002 where',
+        "  that is too long for the random network, marked with +), lower every image's evidence",
+        "  loss.",
         "",
         "restored",
         ": Afterwards every parameter, buffer, gradient, flag, hook and attribute of every module",
@@ -105,6 +106,7 @@ def table() -> None:
             size = " x ".join(map(str, row.get("input", [])))
             millions = f"{row.get('parameters', 0) / 1e6:.1f} M"
             star = "*" if row.get("rounding") else ""
+            star += "+" if row.get("step_size") == STEP_SIZES[-1] else ""
             short = name.removeprefix("torchvision.") + star
             lines.append(
                 f"| {short} | {row['model']} | {millions} | {size} | {row['sites']} | {marks} |"

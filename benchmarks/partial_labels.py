@@ -1,185 +1,186 @@
-"""Partial labels against baselines, on the same images and the same known sets.
+"""Partial labels: feedback and label statistics against baselines, on the same known sets.
 
-    python benchmarks/partial_labels.py caption-words-lite0 coco80-lite0 --data DATA
+    python benchmarks/partial_labels.py --data DATA [caption-words-lite0] [coco80-lite0]
 
-DATA holds the folders flickr8k and coco6k. The model runs once over each split (its logits
-stay in `--cache`); everything here starts from logits. Rows of the methods that run the
-model again (residual, layerwise, their published forms) come from
-`feedback-adapter evaluate --protocol partial-labels`. Options were chosen on dev.
+DATA holds the folders flickr8k and coco6k. What comes before the pivot runs once for each image
+and stays in `--cache`; everything after it is wrapped as a model of its own (a tail is exact, so
+figures are those of the whole model, up to rounding). Half of the labels may be known; the other
+half is scored; `--splits` random halves, for each amount the same known set for all methods.
+Options were chosen on dev (`--split dev`). With `--ablation` the parts of the posterior are
+measured, too. The files keep what was measured before of other checkpoints and methods.
 """
 
 from __future__ import annotations
 
-import json
-import platform
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from baselines import BASELINES, Task
-from baselines.task import sigmoid
+from baselines import BASELINES, Fit, Predictor, Training, sigmoid
+from cached import Cached, Split
+from torch import nn
 
 import feedback_adapter as fa
-from feedback_adapter import data as readers
-from feedback_adapter.checkpoint import find, read_config
-from feedback_adapter.prior import LabelPrior
-from feedback_adapter.protocols.partial_labels import negative_log_likelihood
+from feedback_adapter.protocols.methods import strategies_of
+from feedback_adapter.protocols.partial_labels import PartialLabels
+from feedback_adapter.protocols.request import Request
+from feedback_adapter.protocols.rows import Row, read_rows, write_rows
+from feedback_adapter.protocols.tables import markdown
+from feedback_adapter.protocols.unknown_labels import Method
 
-FOLDERS = {"caption-words": "flickr8k", "coco-objects": "coco6k"}
-POSTERIOR = {
-    "caption-words-lite0": fa.PosteriorOptions(joint=0.7, label_ridge=5e-3, joint_ridge=1e-2),
-    "coco80-lite0": fa.PosteriorOptions(joint=0.0, label_ridge=1e-2, joint_ridge=2e-2),
+Refine = Callable[[bytes, bytes], torch.Tensor]
+RIVALS = {
+    "caption-words-lite0": "ridge on probabilities and known",
+    "coco80-lite0": "logistic on logits and known",
 }
-"""Chosen on dev: the mix that scored best there."""
+"""Checkpoints, and the best baseline of each on dev: gains over it are reported, too."""
 
 
 def main(
-    checkpoints: list[str],
-    data: Annotated[Path, typer.Option(help="Folder with flickr8k and coco6k.")],
-    cache: Annotated[Path, typer.Option(help="For logits.")] = Path("runs/cache"),
+    checkpoints: Annotated[list[str] | None, typer.Argument()] = None,
+    data: Annotated[Path, typer.Option(help="Folder with flickr8k and coco6k.")] = Path("data"),
+    cache: Annotated[Path, typer.Option(help="For what comes before pivots.")] = Path("runs/cache"),
     split: Annotated[str, typer.Option(help="dev or test.")] = "test",
-    halves: Annotated[int, typer.Option(help="Random halves of the labels.")] = 3,
-    trained: Annotated[bool, typer.Option(help="Tier C too: logistic regressions, slow.")] = True,
+    splits: Annotated[int, typer.Option(help="Random halves of the labels.")] = 3,
+    known: str = "25,50,75,100",
+    flip: Annotated[str, typer.Option(help="Shares of wrong labels, in percent.")] = "5,10,20",
+    only: Annotated[str, typer.Option(help="Methods, with semicolons; by default all.")] = "",
+    ablation: Annotated[bool, typer.Option(help="The parts of the posterior.")] = True,
     out: Annotated[Path, typer.Option(help="JSON file.")] = Path(
         "docs/results/partial-labels.json"
     ),
 ) -> None:
-    """Measure every baseline and the posterior; write rows and a table."""
-    rows = json.loads(out.read_text())["rows"] if out.is_file() else []
-    rows = [row for row in rows if row["checkpoint"] not in checkpoints or row.get("half") == "run"]
-    for name in checkpoints:
-        rows += measure(name, data, cache, split, halves, trained)
-    content = {
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "seeds": list(range(halves)), "split": split, "rows": rows,
-    }  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(content, indent=1) + "\n")
-    out.with_suffix(".md").write_text(table(rows))
-    print(table(rows))
+    """Measure and write rows; print the table."""
+    amounts = tuple(float(share) for share in known.split(","))
+    wrong = tuple(float(share) for share in flip.split(",") if share)
+    protocol = PartialLabels(amounts, draws=1, splits=splits, flip=wrong, samples=100)
+    for name in checkpoints or RIVALS:
+        started = time.time()
+        measured = measure(name, data, cache, split, protocol, ablation, only.split(";"))
+        new = {(row.checkpoint, row.method) for row in measured}
+        rows = read_rows(out) if out.is_file() else []
+        rows = [row for row in rows if (row.checkpoint, row.method) not in new]
+        rows = sorted([*rows, *measured], key=lambda row: row.checkpoint)
+        write_rows(out, rows, range(splits), split=split, draws=1)
+        print(markdown(measured), f"{time.time() - started:.0f} s", flush=True)
 
 
 def measure(
-    name: str, data: Path, cache: Path, split: str, halves: int, trained: bool = True
-) -> list[dict[str, object]]:
-    adapter = fa.load(name)
-    source = read_config(find(name))["data"]["source"]
-    images = readers.read(data / FOLDERS[source], adapter.labels, source)
-    train_logits, train = logits(adapter, images.subset("train"), cache / f"{name}-train.npz")
-    own_logits, truth = logits(adapter, images.subset(split), cache / f"{name}-{split}.npz")
-    prior = LabelPrior.fit(*(torch.from_numpy(a) for a in (sigmoid(train_logits), train)))
-    found: dict[tuple[str, str, bool, float], list[tuple[np.ndarray, np.ndarray]]] = {}
-    for seed in range(halves):
-        order = np.random.default_rng(seed).permutation(truth.shape[1])
-        may, unknown = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
-        for share in (25, 50, 75, 100):
-            chosen = np.random.default_rng([seed, share]).permutation(may)
-            known = np.sort(chosen[: round(len(may) * share / 100)])
-            task = Task(train_logits, train, own_logits, truth, known, unknown)
-            scores = {("none", "A", True): own_logits[:, unknown]}
-            for method, (tier, function) in BASELINES.items():
-                if tier == "C" and not trained:
-                    continue
-                scores[method, tier, True] = function(task)
-            options = POSTERIOR[name]
-            scores["posterior", "B", False] = posterior(prior, task, options)
-            for part, joint in (("independent", 0.0), ("joint", 1.0)):
-                scores[f"posterior, {part} alone", "B", part == "joint"] = posterior(
-                    prior,
-                    task,
-                    fa.PosteriorOptions(joint, options.label_ridge, options.joint_ridge),
-                )
-            for (method, tier, baseline), value in scores.items():
-                pair = (value, truth[:, unknown] > 0)
-                found.setdefault((method, tier, baseline, share), []).append(pair)
-    return [row(name, *key, pairs) for key, pairs in found.items()]
+    name: str, data: Path, cache: Path, split: str, protocol: PartialLabels, ablation: bool,
+    only: list[str],
+) -> list[Row]:  # fmt: skip
+    model = Cached(name, data, cache)
+    train, own = model.split("train"), model.split(split, start=True)
+    training = Training(train.logits.numpy(), train.truth.numpy())
+    logits, truth = own.logits.numpy(), own.images.targets
+    if not model.tail.priors:
+        model.tail.fit_prior(train.logits.sigmoid(), train.truth)
+    methods = [
+        fitted(method, tier, fit, training, logits) for method, (tier, fit) in BASELINES.items()
+    ]
+    methods += library(model, own, ablation)
+    methods = [m for m in methods if only == [""] or m.name in only]
+    started = time.time()
+    rows = protocol.compare(
+        methods, sigmoid(logits), truth, rival=RIVALS[name], checkpoint=name,
+        progress=lambda note: print(f"{time.time() - started:6.0f} s  {note}", flush=True),
+    )  # fmt: skip
+    return [row for row in rows if row.metric != "ms per image"]  # here only the tail's time
 
 
-def posterior(prior: LabelPrior, task: Task, options: fa.PosteriorOptions) -> np.ndarray:
-    """What `strategy="posterior"` computes, from logits that are there already."""
-    logits_, truth = torch.from_numpy(task.logits), torch.from_numpy(task.truth)
-    known = torch.zeros(truth.shape, dtype=torch.bool)
-    known[:, task.known] = True
-    mixed = logits_ + prior.from_labels(truth, known, options.label_ridge)
-    if options.joint:
-        joint = prior.from_all(logits_.sigmoid(), truth, known, options.joint_ridge)
-        mixed = torch.lerp(mixed, joint, options.joint)
-    return mixed.numpy()[:, task.unknown]
+def fitted(name: str, tier: str, fit: Fit, training: Training, logits: np.ndarray) -> Method:
+    """A baseline, fitted once for each known set."""
+
+    @functools.cache
+    def predictor(known: bytes, unknown: bytes) -> Predictor:
+        return fit(training, np.frombuffer(known, int), np.frombuffer(unknown, int))
+
+    def predict(said: np.ndarray, mask: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+        known = np.flatnonzero(mask).astype(int)
+        own = predictor(known.tobytes(), unknown.astype(int).tobytes())
+        return own(logits, said.astype(np.float32))
+
+    return Method(name, predict, tier, baseline=True)
 
 
-def row(
-    checkpoint: str, method: str, tier: str, baseline: bool, known: float,
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-) -> dict[str, object]:  # fmt: skip
-    maps = [score(value, truth) for value, truth in pairs]
-    rng = np.random.default_rng(0)
-    value, truth = pairs[0]
-    resampled = []
-    for _ in range(8):  # images, for the first half of the labels
-        picked = rng.integers(len(value), size=len(value))
-        resampled.append(score(value[picked], truth[picked]))
-    spread = float(np.std(resampled))
-    log_odds = method in ("none", "posterior") or "posterior" in method or "logistic" in method
-    p = [sigmoid(value) if log_odds else value for value, _ in pairs]
-    nll = np.mean(
-        [negative_log_likelihood(q, t).mean() for q, (_, t) in zip(p, pairs, strict=True)]
-    )
-    mean = float(np.mean(maps))
-    return {
-        "checkpoint": checkpoint, "method": method, "tier": tier, "baseline": baseline,
-        "known": known, "metric": "mAP", "value": round(mean, 3),
-        "sd": round(float(np.std(maps, ddof=1)) if len(maps) > 1 else 0.0, 3),
-        "low": round(mean - 1.96 * spread, 3), "high": round(mean + 1.96 * spread, 3),
-        "images": len(value), "nll": round(float(nll), 5),
-    }  # fmt: skip
+def library(model: Cached, own: Split, ablation: bool) -> list[Method]:
+    """Our strategies with the checkpoint's defaults, and the published forms, tuned on dev."""
+    request = Request(model.name, model.tail, model.config, Path())
+    methods: list[Method] = []
+    moved: Refine | None = None
+    # without feedback the posterior needs logits only
+    still = fa.Adapter(nn.Identity(), model.tail.outputs, priors=model.tail.priors)
+    at_logits = dataclasses.replace(own, start=own.logits)
+
+    def add(name: str, run: Refine, tier: str) -> None:
+        def predict(said: np.ndarray, mask: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+            return sigmoid(run(said.tobytes(), mask.tobytes())[:, unknown].numpy())
+
+        methods.append(Method(name, predict, tier, "reference" in name))
+
+    for name, arguments in strategies_of(request).items():
+        if "layerwise" in name and len(arguments["pivots"] or model.tail.defaults.pivots) == 1:
+            continue  # with one pivot it is the residual form
+        if name != "posterior":
+            run = functools.lru_cache(64)(functools.partial(refined, model.tail, own, arguments))
+            moved = run if name == "residual" else moved
+            add(name, run, "A")
+            continue
+        options = fa.PosteriorOptions(**model.tail.defaults.others.get("posterior", {}))
+        assert moved is not None, "residual comes first"
+        feedback = functools.partial(added, still, at_logits, moved, options)
+        closed = {"strategy": "posterior", "pivots": "input"}
+        if options.feedback is not None:
+            assert options.feedback == fa.ResidualOptions(**model.tail.defaults.options)
+            add(name, feedback, "B")
+        else:
+            run = functools.partial(refined, still, at_logits, {**closed, "options": options})
+            add(name, run, "B")
+            add("posterior, with feedback", feedback, "B")
+        for part, changed in ABLATION.items() if ablation else ():
+            own_options = {**closed, "options": dataclasses.replace(options, **changed)}
+            run = functools.partial(refined, still, at_logits, own_options)
+            add(f"posterior, {part}", run, "B")
+    return methods
 
 
-def score(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Mean average precision, 0 to 100, of all labels at once; ties as they come."""
-    order = np.argsort(-scores, 0, kind="stable")
-    hits = np.take_along_axis(truth, order, 0)
-    precision = np.cumsum(hits, 0) / np.arange(1, len(scores) + 1)[:, None]
-    there = hits.any(0)
-    return 100 * float(((precision * hits).sum(0)[there] / hits.sum(0)[there]).mean())
+ABLATION: dict[str, dict[str, Any]] = {
+    "without feedback": {"feedback": None},
+    "independent witnesses alone": {"feedback": None, "joint": 0.0},
+    "joint Gaussian alone": {"feedback": None, "joint": 1.0},
+}
+"""Parts of the posterior: what each method leaves out of it."""
 
 
-def logits(
-    adapter: fa.Adapter, images: readers.LabelledImages, file: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """The model's logits and the truth, (images, labels) float32, kept in a file."""
-    truth = images.targets.astype(np.float32)
-    if file.is_file():
-        kept = np.load(file)
-        if list(kept["names"]) == list(images.names):
-            return kept["logits"], truth
-    assert adapter.transform is not None, "the zoo's checkpoints have a transform"
+def refined(
+    tail: fa.Adapter, own: Split, arguments: dict[str, Any], said: bytes, mask: bytes
+) -> torch.Tensor:
+    """(N, labels) logits after `refine`; said and mask are bool arrays as bytes."""
+    told = torch.from_numpy(np.frombuffer(said, bool).reshape(own.images.targets.shape).copy())
+    known = torch.from_numpy(np.frombuffer(mask, bool).copy())
+    assert own.start is not None
     parts = []
-    for start in range(0, len(images), 32):
-        rows = range(start, min(start + 32, len(images)))
-        batch = torch.stack([adapter.transform(images.open(i)) for i in rows])
-        parts.append(torch.as_tensor(adapter.predict(batch)).numpy())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, logits=np.concatenate(parts), names=np.array(images.names))
-    return np.concatenate(parts), truth
+    for rows in torch.arange(len(told)).split(100):
+        evidence = fa.Labels.from_tensors(told[rows], known)
+        parts.append(tail.refine(own.start[rows], evidence, **arguments).outputs_after["output"])
+    return torch.cat(parts)
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    lines = []
-    for checkpoint in dict.fromkeys(str(row["checkpoint"]) for row in rows):
-        own = [row for row in rows if row["checkpoint"] == checkpoint]
-        shares = sorted({float(str(row["known"])) for row in own})
-        lines += [f"**{checkpoint}**, mAP of the unknown half", ""]
-        lines += ["| method | tier | " + " | ".join(f"{s:g}% known" for s in shares) + " | NLL |"]
-        lines += ["| --- " * (len(shares) + 3) + "|"]
-        for method in dict.fromkeys(str(row["method"]) for row in own):
-            mine = {float(str(r["known"])): r for r in own if r["method"] == method}
-            cells = " | ".join(f"{mine[s]['value']:.2f} ± {mine[s]['sd']:.2f}" for s in shares)
-            last = mine[shares[-1]]
-            lines.append(f"| {method} | {last['tier']} | {cells} | {last['nll']:.4f} |")
-        lines.append("")
-    return "\n".join(lines)
+def added(
+    still: fa.Adapter, own: Split, moved: Refine, options: fa.PosteriorOptions, said: bytes,
+    mask: bytes,
+) -> torch.Tensor:  # fmt: skip
+    """What `posterior` gives of unknown labels, without running feedback a second time."""
+    plain = dataclasses.replace(options, feedback=None)
+    arguments = {"strategy": "posterior", "pivots": "input", "options": plain}
+    closed = refined(still, own, arguments, said, mask)
+    return closed + options.feedback_weight * (moved(said, mask) - own.logits)
 
 
 if __name__ == "__main__":

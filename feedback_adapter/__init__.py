@@ -14,7 +14,13 @@ from feedback_adapter.evidence import (
     Text,
     write_captions,
 )
-from feedback_adapter.hookspecs import CheckpointSpec, EvidenceSpec, StrategySpec, hookimpl
+from feedback_adapter.hookspecs import (
+    ArchitectureSpec,
+    CheckpointSpec,
+    EvidenceSpec,
+    StrategySpec,
+    hookimpl,
+)
 from feedback_adapter.outputs import Output, Outputs
 from feedback_adapter.pretrained import pretrained
 from feedback_adapter.prior import LabelPrior
@@ -25,6 +31,7 @@ from feedback_adapter.strategies import (
     SGD,
     Adam,
     LayerwiseOptions,
+    NewtonOptions,
     PosteriorOptions,
     Problem,
     ResidualOptions,
@@ -43,6 +50,7 @@ __all__ = [
     "Adapter",
     "All",
     "Architecture",
+    "ArchitectureSpec",
     "Captions",
     "Change",
     "CheckpointSpec",
@@ -54,6 +62,7 @@ __all__ = [
     "LabelPrior",
     "Labels",
     "LayerwiseOptions",
+    "NewtonOptions",
     "Output",
     "Outputs",
     "PosteriorOptions",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from feedback_adapter.sites import Inputs, Site, borrowed, discover, unwrapped
 from feedback_adapter.sites.choose import middle, spread
 from feedback_adapter.sites.site import parse_site
 from feedback_adapter.strategies.base import Problem
-from feedback_adapter.strategies.selection import Choice, choose
+from feedback_adapter.strategies.selection import Choice, Search, choose
 
 if TYPE_CHECKING:
     from feedback_adapter.checkpoint import Architecture, Transform
@@ -111,8 +111,9 @@ class Adapter:
                 its arguments, or a dict of its keyword arguments.
             evidence: What is known, e.g. `Labels({"dog": 1})`.
             strategy: Name of a strategy. By default, or with `"auto"`, what measured best:
-                `"posterior"` where label statistics are there (`fit_prior`) and a label is
-                known, else the checkpoint's, else `"residual"`.
+                `"posterior"` where label statistics are there (`fit_prior`), a label is
+                known and no option of another strategy is given; else the checkpoint's,
+                else `"residual"`.
             pivots: Names of sites or sites, or `"auto"`; by default the checkpoint's.
             options: The strategy's options, whole.
             **overrides: Single options by name, e.g. `steps=20`.
@@ -135,7 +136,8 @@ class Adapter:
             )
         inputs = self._inputs(images)
         bound = evidence.bind(self.outputs, inputs.batch)
-        name = strategy if strategy not in (None, "auto") else self._best(bound, inputs, options)
+        name = strategy if strategy not in (None, "auto") else None
+        name = name or self._best(bound, inputs, options, overrides)
         spec = plugins.strategy(name)
         made = self.defaults.options_for(name, spec.options, options, overrides)
         if inputs.batch == 0:
@@ -156,17 +158,19 @@ class Adapter:
         strategy: str | None = None,
         pivots: Sequence[str | Site] | None = None,
         steps: int = 20,
-        step_sizes: Sequence[float] = (0.003, 0.01, 0.03, 0.1),
+        step_sizes: Sequence[float] | None = None,
         hide: float = 0.5,
+        criterion: Literal["precision", "likelihood"] | None = None,
         batch: int = 64,
-        tolerance: float = 0.1,
+        tolerance: float = 0.0,
         seed: int = 0,
         **overrides: Any,
     ) -> Choice:
         """The pivot, step size and number of steps that best predict part of what is known.
 
-        Part of what is known of each image is hidden, the rest refines, and the setting under
-        which the hidden part is likeliest is chosen. The unknown outputs play no part.
+        Part of what is known of each image is hidden, the rest refines, and the setting that
+        predicts the hidden part best is chosen. The unknown outputs play no part. Settings that
+        are clearly behind after some batches aren't tried on the others.
 
         Args:
             images: As for `refine`; some hundred of them give a reliable choice.
@@ -174,23 +178,33 @@ class Adapter:
             strategy: Name of the strategy; it must descend (`"residual"`, `"layerwise"`).
             pivots: Sites to try; by default six from early to late.
             steps: Most steps to try; every smaller number is tried with it.
-            step_sizes: Step sizes to try.
+            step_sizes: Step sizes to try; by default 0.1, 0.3, 1 and 3 times that of the
+                options that `refine` would use.
             hide: Share of what is known of an image that is hidden, in (0, 1).
+            criterion: What is better: a higher mean average precision of the hidden labels
+                over the images (`"precision"`), or a higher `"likelihood"`; by default
+                precision where there are labels that are present in one image and absent in
+                another.
             batch: Images refined at a time.
-            tolerance: Of the settings whose gain is at most this share below the best, the
-                cheapest is chosen.
+            tolerance: Of the sites whose gain is at most so many standard errors below the
+                best, the latest, whose tail is the cheapest, is chosen; 0 takes the best.
             seed: Of what is hidden.
-            **overrides: Other options of the strategy, by name.
+            **overrides: Other options of the strategy, by name, e.g. `solver="adam"`.
 
         Returns:
             The choice: `refine(images, evidence, **choice.arguments)`.
 
         Raises:
             EvidenceError: No image has two known variables.
-            OptionsError: `hide` isn't in (0, 1).
+            OptionsError: A value is out of its range, or the strategy takes no steps.
         """
-        if not 0 < hide < 1:
-            raise OptionsError(f"hide={hide!r} is out of range: it must be between 0 and 1.")
+        name = strategy or self.defaults.strategy
+        kind = plugins.strategy(name).options
+        own = self.defaults.options_for(name, kind, None, overrides)
+        if not hasattr(own, "step_size"):
+            raise OptionsError(f"strategy={name!r} takes no steps: 'residual' and 'layerwise' do.")
+        sizes = step_sizes or [share * own.step_size for share in (0.1, 0.3, 1.0, 3.0)]
+        search = Search(steps, tuple(sizes), hide, criterion, batch, tolerance, seed)
         inputs = self._inputs(images)
         bound = evidence.bind(self.outputs, inputs.batch)
         rows = torch.arange(inputs.batch, device=inputs.images.device)
@@ -209,11 +223,7 @@ class Adapter:
         def refine(part: Tensor, hidden: Evidence, **arguments: Any) -> Refinement:
             return self.refine(inputs.take(part), hidden, **arguments)
 
-        return choose(
-            refine, strategy or self.defaults.strategy, sites, bound, plain, steps=steps,
-            step_sizes=step_sizes, hide=hide, batch=batch, tolerance=tolerance, seed=seed,
-            options=overrides,
-        )  # fmt: skip
+        return choose(refine, name, sites, bound, plain, search, overrides)
 
     def read(self, value: Any) -> Outputs:
         """Make `Outputs` of what the model returned.
@@ -267,10 +277,14 @@ class Adapter:
 
     # ---- what refine needs ----
 
-    def _best(self, bound: Evidence, inputs: Inputs, options: Any) -> str:
-        """The strategy that measured best for what is there."""
+    def _best(
+        self, bound: Evidence, inputs: Inputs, options: Any, overrides: Mapping[str, Any]
+    ) -> str:
+        """The strategy that measured best for what is there, and takes what is asked for."""
         own = self.defaults.strategy
-        if options is not None or not self.priors or inputs.batch == 0:
+        takes = {field.name for field in dataclasses.fields(plugins.strategy("posterior").options)}
+        asked = options is not None or not takes.issuperset(overrides)
+        if asked or not self.priors or inputs.batch == 0:
             return own
         device = inputs.images.device
         blank = Outputs(

@@ -8,6 +8,7 @@ from feedback_adapter.evidence.labels import Labels, parse_labels
 from feedback_adapter.evidence.text import Text, parse_text
 from feedback_adapter.hookspecs import EvidenceSpec, StrategySpec, hookimpl
 from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
+from feedback_adapter.strategies.newton import Newton, NewtonOptions
 from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions
 from feedback_adapter.strategies.residual import Residual, ResidualOptions
 
@@ -33,6 +34,9 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
             "residual", Residual, ResidualOptions, "add a change to every pivot, all at once"
         ),
         StrategySpec("layerwise", Layerwise, LayerwiseOptions, "move one pivot after the other"),
+        StrategySpec(
+            "newton", Newton, NewtonOptions, "a few Gauss-Newton steps, whose length needs no tuning"
+        ),
         StrategySpec(
             "posterior", Posterior, PosteriorOptions, "label statistics of a training set"
         ),

@@ -19,11 +19,15 @@ class Defaults:
         strategy: Name of the strategy.
         pivots: Site names, or `"auto"`.
         options: Values for the strategy's options, by name.
+        others: Likewise for other strategies, by the strategy's name.
     """
 
     strategy: str = "residual"
     pivots: tuple[str, ...] | str = "auto"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    others: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
 
     def options_for(
         self, strategy: str, kind: type[Any], options: Any, overrides: Mapping[str, Any]
@@ -31,7 +35,7 @@ class Defaults:
         """The options a strategy runs with: those given, changed by single ones by name.
 
         Args:
-            strategy: Name of the strategy; these defaults count only for their own.
+            strategy: Name of the strategy.
             kind: Its frozen dataclass of options.
             options: Options, whole, or `None` for the defaults.
             overrides: Single values by name.
@@ -40,7 +44,7 @@ class Defaults:
             OptionsError: Options of another strategy, or no such option.
         """
         if options is None:
-            own = self.options if strategy == self.strategy else {}
+            own = self.options if strategy == self.strategy else self.others.get(strategy, {})
             overrides = {**own, **overrides}
             options = kind()
         elif not isinstance(options, kind):

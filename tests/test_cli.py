@@ -15,7 +15,10 @@ import feedback_adapter as fa
 from feedback_adapter.plugins import scoped
 
 LABELS = ("dog", "snow", "ball", "grass", "red", "water")
-ROW = {"strategy", "known", "map", "map_sd", "nll", "share_worse", "ms_per_image"}
+ROW = {
+    "checkpoint", "method", "tier", "baseline", "known", "metric", "value", "sd", "low", "high",
+    "images",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,7 @@ def test_refine_table(command_line, checkpoint, photos):
     code, out, _ = command_line("refine", *photos, "-c", checkpoint, "--know", "dog", "--top", 1)
     assert code == 0
     assert out.count("known") == 2
-    assert "second [red].jpg" in out
+    assert "second[red].jpg" in "".join(out.split())  # a long title may be wrapped
 
 
 # ---- lists ----
@@ -201,30 +204,35 @@ def test_plugins(command_line):
 # ---- evaluate ----
 
 
-def test_evaluate_json(command_line, checkpoint, flickr8k):
+def test_evaluate_json(command_line, checkpoint, flickr8k, tmp_path):
+    file = tmp_path / "found" / "partial-labels.json"
     code, out, _ = command_line(
-        "evaluate", checkpoint, "--data", flickr8k, "--known", "0,34,100", "--draws", 2, "--json"
-    )
+        "evaluate", checkpoint, "--data", flickr8k, "--known", "0,34,100", "--draws", 2, "--json",
+        "--out", file, "--flip", "50",
+    )  # fmt: skip
     said = json.loads(out)
     assert code == 0
-    rows = said.pop("rows")
-    assert said == {
-        "checkpoint": str(checkpoint), "protocol": "partial-labels", "split": "test",
-        "images": 12, "seed": 0, "draws": 2,
-    }  # fmt: skip
+    rows = said["rows"]
+    assert said["checkpoint"] == str(checkpoint)
+    assert (said["protocol"], said["split"], said["draws"]) == ("partial-labels", "test", 2)
+    assert said["seeds"] == [0]
+    assert {"python", "torch", "timm"} <= set(said["versions"])
     assert all(set(row) == ROW for row in rows)
+    assert {row["images"] for row in rows} == {12}
     names = ["residual", "layerwise", "layerwise-reference", "residual-reference"]
-    assert [(row["strategy"], row["known"]) for row in rows] == [
-        ("none", 0), *((name, known) for name in names for known in (0, 34, 100)),
+    assert [(row["method"], row["known"]) for row in rows if row["metric"] == "mAP"] == [
+        ("none", 0), *((name, known) for name in names for known in (34, 100)),
     ]  # fmt: skip
+    assert sum(row["metric"] == "mAP, 50% wrong" for row in rows) == 4
     for row in rows:
-        assert 0 < row["map"] <= 100
-        assert row["nll"] > 0
-        assert 0 <= row["share_worse"] <= 1
-        assert row["ms_per_image"] > 0
-        if row["known"] != 34:
-            assert row["map_sd"] == 0
-    assert {row["map"] for row in rows if row["known"] == 0} == {rows[0]["map"]}
+        if row["metric"] == "mAP":
+            assert 0 < row["value"] <= 100
+            assert row["low"] <= row["value"] <= row["high"]
+        if row["known"] == 100:
+            assert row["sd"] == 0
+    assert json.loads(file.read_text()) == said
+    table = file.with_suffix(".md").read_text()
+    assert "| residual-reference | A | 100% |" in table
 
 
 def test_evaluate_options(command_line, checkpoint, flickr8k):
@@ -234,16 +242,30 @@ def test_evaluate_options(command_line, checkpoint, flickr8k):
     )  # fmt: skip
     code, out, _ = command_line(*words, "--option", "steps=0", "--pivots", "layer2", "--json")
     said = json.loads(out)
-    assert (code, said["images"], said["split"]) == (0, 9, "all")
-    none, residual = said["rows"]
-    assert (residual["strategy"], residual["known"]) == ("residual", 100)
-    assert residual["map"] == pytest.approx(none["map"])  # no steps, no change
+    assert (code, said["split"]) == (0, "all")
+    none, residual = [row for row in said["rows"] if row["metric"] == "mAP"]
+    assert none["images"] == 9
+    assert (residual["method"], residual["known"]) == ("residual", 100)
+    assert residual["value"] == pytest.approx(none["value"])  # no steps, no change
     again = json.loads(command_line(*words, "--json", "--seed", 5)[1])
-    assert again["rows"][0]["map"] != none["map"]  # other halves
+    assert again["rows"][0]["value"] != none["value"]  # other halves
     code, out, _ = command_line(*words)
     assert code == 0
     assert "9 images" in out
     assert "100%" in out
+
+
+def test_evaluate_text(command_line, checkpoint, flickr8k):
+    code, out, _ = command_line(
+        "evaluate", checkpoint, "--data", flickr8k, "--protocol", "text", "--known", "1",
+        "--draws", 1, "--strategy", "residual", "--json",
+    )  # fmt: skip
+    assert code == 0
+    rows = [row for row in json.loads(out)["rows"] if row["metric"] == "mAP"]
+    rule = "Bayes' rule per word"
+    methods = ["none", rule, "residual", "residual, then Bayes' rule"]
+    assert [row["method"] for row in rows] == methods
+    assert [row["known"] for row in rows] == [0, 1, 1, 1]
 
 
 # ---- mistakes ----
@@ -307,6 +329,10 @@ def test_mistakes_elsewhere(command_line, checkpoint, flickr8k, tmp_path):
         (("evaluate", checkpoint, "--data", flickr8k, "--known", "120"), "0 to 100 percent"),
         (("evaluate", checkpoint, "--data", flickr8k, "--draws", "0"), "at least 1"),
         (("evaluate", "no-such", "--data", flickr8k), "no checkpoint or folder"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--protocol", "txt"), "Did you mean 'text'"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--protocol", "text"), "An image has 2"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--protocol", "hierarchy"), "hierarchy to"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--source", "coco"), "no data source 'coco'"),
     ]:
         code, out, err = command_line(*words)
         assert (code, out) == (2, "")

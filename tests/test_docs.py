@@ -14,7 +14,9 @@ COMMAND = re.compile(r"^\$ feedback-adapter (.*)$", re.M)
 BLOCK = re.compile(r"^```(?:\{code-block\} )?python\n(.*?)^```$", re.M | re.S)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/wrap-my-own-model.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tutorial.md", "docs/wrap-my-own-model.md", "docs/newton.md"]
+)
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text("utf-8")

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
 from rich.table import Table
 
-from feedback_adapter import data as readers
-from feedback_adapter.adapter import Adapter
 from feedback_adapter.checkpoint import find, load, read_config
 from feedback_adapter.cli.common import console, options_of, print_json, progress_bar
-from feedback_adapter.errors import CheckpointError, ModelError, OptionsError
-from feedback_adapter.protocols.partial_labels import PartialLabels
-from feedback_adapter.strategies import LayerwiseOptions, ResidualOptions
+from feedback_adapter.errors import OptionsError, did_you_mean
+from feedback_adapter.protocols import PROTOCOLS, Request
+from feedback_adapter.protocols.rows import results, write_rows
+from feedback_adapter.protocols.tables import markdown, table
 
-__all__ = ["evaluate", "strategies_of"]
-
-_REFERENCE = {
-    "layerwise-reference": ("layerwise", LayerwiseOptions),
-    "residual-reference": ("residual", ResidualOptions),
-}
+__all__ = ["evaluate"]
 
 
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="Name or folder of a multilabel checkpoint.")],
-    data: Annotated[Path, typer.Option(help="Folder with the images and their labels.")],
+    checkpoint: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")],
+    data: Annotated[Path, typer.Option(help="Folder with the images and their truth.")],
+    protocol: Annotated[
+        str, typer.Option(help=f"What is measured: {', '.join(PROTOCOLS)}.")
+    ] = "partial-labels",
     known: Annotated[
-        str, typer.Option(help="Amounts of known labels, in percent of the known half.")
-    ] = "0,25,50,75,100",
+        str | None,
+        typer.Option(
+            help="Amounts of evidence: percent of the known half (25,50,75,100), or captions "
+            "(1,2,3,4)."
+        ),
+    ] = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
             help="A strategy, or layerwise-reference or residual-reference (as published). "
-            "Repeat for more; by default these four."
+            "Repeat for more; by default the protocol's."
         ),
     ] = None,
     pivots: Annotated[
@@ -45,95 +44,59 @@ def evaluate(
     option: Annotated[
         list[str] | None, typer.Option(help="name=value, for strategies that aren't references.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="What the data is; by default what the checkpoint says.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, dev, test or all.")] = "test",
-    draws: Annotated[int, typer.Option(help="Draws where less than all are known.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the halves and the draws.")] = 0,
+    draws: Annotated[int, typer.Option(help="Draws of what is known, where it is drawn.")] = 5,
+    splits: Annotated[int, typer.Option(help="Random splits of the labels into halves.")] = 1,
+    flip: Annotated[
+        str | None, typer.Option(help="Also with wrong evidence: percent, as 5,10,20.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     limit: Annotated[int | None, typer.Option(help="The first so many images only.")] = None,
     batch: Annotated[int, typer.Option(help="Images refined at a time.")] = 64,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the JSON here, and a markdown table beside it.")
+    ] = None,
 ) -> None:
-    """Measure mean average precision on unknown labels, by amount of known ones."""
-    try:
-        amounts = [float(share) for share in known.split(",")]
-    except ValueError:
-        raise OptionsError(f"--known {known!r} must be numbers with commas, as 0,50,100.") from None
-    protocol = PartialLabels(known=amounts, draws=draws, seed=seed, batch=batch)
-    config = read_config(find(checkpoint))
-    source = (config.get("data") or {}).get("source")
-    if source is None:
-        raise CheckpointError(f"{checkpoint!r} doesn't say what data its labels come from.")
-    adapter = load(checkpoint)
-    labelled = readers.read(data, adapter.labels, source).subset(split)
-    labelled = labelled.select(range(min(limit or len(labelled), len(labelled))))
-    chosen = strategies_of(adapter, config, strategy, pivots, options_of(option or []))
-    with progress_bar() as bar:
-        images = _images(adapter, labelled, bar)
-        passes = sum(sum(1 for _ in protocol.masks(len(adapter.labels), s)) for s in amounts if s)
-        task = bar.add_task("plain model", total=1 + passes * len(chosen))
-        rows = protocol.run(
-            adapter, images, labelled.targets, chosen,
-            progress=lambda note: bar.update(task, description=note, advance=1),
-        )  # fmt: skip
-    if json:
-        print_json(
-            {
-                "checkpoint": checkpoint,
-                "protocol": "partial-labels",
-                "split": split,
-                "images": len(labelled),
-                "seed": seed,
-                "draws": draws,
-                "rows": [dataclasses.asdict(row) for row in rows],
-            }
+    """Measure what evidence is worth, by a protocol of the paper."""
+    if protocol not in PROTOCOLS:
+        raise OptionsError(
+            f"There is no protocol {protocol!r}. {did_you_mean(protocol, PROTOCOLS)}"
         )
-        return
-    base = rows[0].map
-    table = Table(title=f"{checkpoint}, {split}, {len(labelled)} images", title_justify="left")
-    for heading in ("strategy", "known", "mAP", "sd", "gain", "NLL", "worse", "ms/image"):
-        table.add_column(heading, justify="left" if heading == "strategy" else "right")
-    for row in rows:
-        table.add_row(
-            row.strategy, f"{row.known:g}%", f"{row.map:.2f}", f"{row.map_sd:.2f}",
-            f"{row.map / base - 1:+.1%}", f"{row.nll:.4f}", f"{row.share_worse:.0%}",
-            f"{row.ms_per_image:.1f}",
+    with progress_bar() as bar:
+        task = bar.add_task("loading", total=None)
+        request = Request(
+            checkpoint, load(checkpoint), read_config(find(checkpoint)), data,
+            source=source, split=split, limit=limit, known=_amounts("known", known),
+            strategies=tuple(strategy or ()), pivots=tuple(pivots) if pivots else None,
+            options=options_of(option or []), draws=draws, splits=splits,
+            flip=_amounts("flip", flip), seed=seed, batch=batch,
+            progress=lambda note: bar.update(task, description=note),
         )  # fmt: skip
-    console.print(table)
+        rows = PROTOCOLS[protocol](request)
+    notes = {"checkpoint": checkpoint, "protocol": protocol, "split": split, "draws": draws}
+    seeds = range(seed, seed + max(splits, 1))
+    unit = " captions" if protocol == "text" else "%"
+    if out is not None:
+        write_rows(out, rows, seeds, **notes)
+        out.with_suffix(".md").write_text(markdown(rows, unit))
+    if json:
+        print_json(results(rows, seeds, **notes))
+        return
+    headings, cells = table(rows, unit, spread=False)
+    shown = Table(title=f"{checkpoint}, {split}, {rows[0].images} images", title_justify="left")
+    for place, heading in enumerate(headings):
+        shown.add_column(heading, justify="right" if place > 1 else "left")
+    for line in cells:
+        shown.add_row(*line)
+    console.print(shown)
 
 
-def strategies_of(
-    adapter: Adapter,
-    config: dict[str, Any],
-    names: list[str] | None,
-    pivots: list[str] | None,
-    options: dict[str, Any],
-) -> dict[str, dict[str, Any]]:
-    """Arguments of `refine` for each strategy to measure.
-
-    The published forms take their step size and number of steps from the checkpoint
-    (`refine.reference` in config.json, tuned on its dev split), as the paper tuned them.
-    """
-    if len(adapter.outputs) > 1 or next(iter(adapter.outputs.values())).kind != "multilabel":
-        raise ModelError("This protocol needs a model with one multilabel output.")
-    tuned = (config.get("refine") or {}).get("reference", {})
-    chosen: dict[str, dict[str, Any]] = {}
-    for name in names or ["residual", "layerwise", *_REFERENCE]:
-        if name in _REFERENCE:
-            plain, kind = _REFERENCE[name]
-            own = dict(tuned.get(plain, {}))
-            at = pivots or own.pop("pivots", None)
-            chosen[name] = {"strategy": plain, "pivots": at, "options": kind.reference(**own)}
-        else:
-            defaults = dict(adapter.defaults.options)
-            chosen[name] = {"strategy": name, "pivots": pivots, **defaults, **options}
-    return chosen
-
-
-def _images(adapter: Adapter, labelled: readers.LabelledImages, bar: Any) -> torch.Tensor:
-    if adapter.transform is None:
-        raise ModelError("The checkpoint doesn't say how photos become its input (no transform).")
-    task = bar.add_task("reading images", total=len(labelled))
-    images: list[torch.Tensor] = []
-    for index in range(len(labelled)):
-        images.append(adapter.transform(labelled.open(index)))
-        bar.advance(task)
-    return torch.stack(images)
+def _amounts(name: str, text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(share) for share in text.split(",")) if text else ()
+    except ValueError:
+        raise OptionsError(f"--{name} {text!r} must be numbers with commas, as 0,50,100.") from None

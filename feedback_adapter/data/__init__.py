@@ -13,18 +13,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from feedback_adapter.data import coco, flickr8k, tinyimagenet
-from feedback_adapter.data.base import SPLITS, LabelledImages
+from feedback_adapter.data import coco, coco_captions, flickr8k, tinyimagenet
+from feedback_adapter.data.base import SPLITS, CaptionedImages, LabelledImages
 from feedback_adapter.errors import DataError, did_you_mean
 
-__all__ = ["SOURCES", "SPLITS", "LabelledImages", "read"]
+__all__ = [
+    "CAPTIONS",
+    "SOURCES",
+    "SPLITS",
+    "CaptionedImages",
+    "LabelledImages",
+    "read",
+    "read_captions",
+]
 
 SOURCES: dict[str, Callable[[Path, Sequence[str] | None], LabelledImages]] = {
     "caption-words": flickr8k.read_words,
     "coco-objects": coco.read_objects,
+    "coco-caption-words": coco_captions.read_words,
     "tinyimagenet-fine": tinyimagenet.read_fine,
 }
 """Source name, as in a checkpoint's config, to its reader."""
+
+CAPTIONS: dict[str, Callable[[Path], CaptionedImages]] = {
+    "caption-words": flickr8k.read_captions,
+    "coco-caption-words": coco_captions.read_captions,
+}
+"""The sources whose images have captions."""
 
 
 def read(directory: str | Path, labels: Sequence[str] | None, source: str) -> LabelledImages:
@@ -45,7 +60,29 @@ def read(directory: str | Path, labels: Sequence[str] | None, source: str) -> La
     """
     if source not in SOURCES:
         raise DataError(f"There is no data source {source!r}. {did_you_mean(source, SOURCES)}")
+    return SOURCES[source](_folder(directory, source), labels)
+
+
+def read_captions(directory: str | Path, source: str) -> CaptionedImages:
+    """Read images with their captions from a folder.
+
+    Args:
+        directory: The folder.
+        source: A key of `CAPTIONS`.
+
+    Raises:
+        DataError: A source without captions, no such folder, or a layout that is not
+            recognised.
+    """
+    if source not in CAPTIONS:
+        raise DataError(
+            f"Data of the source {source!r} has no captions; {' and '.join(CAPTIONS)} have."
+        )
+    return CAPTIONS[source](_folder(directory, source))
+
+
+def _folder(directory: str | Path, source: str) -> Path:
     folder = Path(directory).expanduser()
     if not folder.is_dir():
         raise DataError(f"There is no folder {str(folder)!r} to read {source!r} data from.")
-    return SOURCES[source](folder, labels)
+    return folder

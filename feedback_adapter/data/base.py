@@ -16,7 +16,16 @@ from PIL import Image
 
 from feedback_adapter.errors import DataError, did_you_mean
 
-__all__ = ["SPLITS", "LabelledImages", "folder_opener", "read_json", "zip_opener"]
+__all__ = [
+    "SPLITS",
+    "CaptionedImages",
+    "LabelledImages",
+    "Opener",
+    "folder_opener",
+    "read_json",
+    "rows_of",
+    "zip_opener",
+]
 
 SPLITS = ("train", "dev", "test", "all")
 """What `LabelledImages.subset` takes; images that a data set puts in none are only in 'all'."""
@@ -86,15 +95,57 @@ class LabelledImages:
         Raises:
             DataError: Unknown split, or one without an image.
         """
-        if split not in SPLITS:
-            raise DataError(f"There is no split {split!r}. {did_you_mean(split, SPLITS)}")
-        if split == "all":
-            return self
-        rows = [i for i, own in enumerate(self.split) if own == split]
-        if not rows:
-            there = sorted(set(self.split)) or "no images at all"
-            raise DataError(f"No image is in split {split!r}; there is {there}.")
-        return self.select(rows)
+        return self if split == "all" else self.select(rows_of(self.split, split))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CaptionedImages:
+    """Images with their captions, decoded only when asked for.
+
+    Args:
+        names: (N) file names.
+        split: (N) "train", "dev", "test" or "none".
+        captions: (N) each image's captions.
+        opener: Opens an image by its name, as RGB.
+    """
+
+    names: tuple[str, ...]
+    split: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
+    opener: Opener = dataclasses.field(repr=False)
+
+    def of_split(self, split: str) -> list[tuple[str, ...]]:
+        """The captions of each image of one split."""
+        return [c for c, own in zip(self.captions, self.split, strict=True) if own == split]
+
+    def subset(self, split: str, limit: int | None = None) -> CaptionedImages:
+        """The (first so many) images of one split, in the order they are in here.
+
+        Raises:
+            DataError: Unknown split, or one without an image.
+        """
+        rows = rows_of(self.split, split)[:limit]
+        return dataclasses.replace(
+            self,
+            names=tuple(self.names[i] for i in rows),
+            split=tuple(self.split[i] for i in rows),
+            captions=tuple(self.captions[i] for i in rows),
+        )
+
+
+def rows_of(splits: Sequence[str], split: str) -> list[int]:
+    """Which images are in a split ("all": every one).
+
+    Raises:
+        DataError: Unknown split, or one without an image.
+    """
+    if split not in SPLITS:
+        raise DataError(f"There is no split {split!r}. {did_you_mean(split, SPLITS)}")
+    rows = [i for i, own in enumerate(splits) if split in (own, "all")]
+    if not rows:
+        there = sorted(set(splits)) or "no images at all"
+        raise DataError(f"No image is in split {split!r}; there is {there}.")
+    return rows
 
 
 def zip_opener(path: Path) -> Opener:

@@ -26,7 +26,7 @@ from feedback_adapter.data.base import LabelledImages, Opener, folder_opener, re
 from feedback_adapter.data.flickr8k import pack_opener
 from feedback_adapter.errors import DataError, did_you_mean
 
-__all__ = ["OFFICIAL_NAMES", "read_objects", "split_of"]
+__all__ = ["OFFICIAL_NAMES", "image_folder", "read_objects", "split_of"]
 
 OFFICIAL_NAMES = {
     "motorbike": "motorcycle",
@@ -129,7 +129,7 @@ def _read_official(
             found.add(position[annotation["category_id"]])
         official = file.stem.removeprefix("instances_")
         images = content["images"]
-        folder = _image_folder(directory, official, images)
+        folder = image_folder(directory, official, images)
         for image in images:
             name = str(image["file_name"])
             names.append(name)
@@ -143,13 +143,26 @@ def _read_official(
     return names, split, classes, present, open_image
 
 
-def _image_folder(directory: Path, official: str, images: list[dict[str, Any]]) -> Path:
+def image_folder(
+    directory: Path, official: str, images: list[dict[str, Any]], kind: str = "instances"
+) -> Path:
+    """Where the photos of an official split are.
+
+    Args:
+        directory: The folder that has them somewhere.
+        official: COCO's name of the split, such as "val2014".
+        images: The split's entries, of which the first is looked for.
+        kind: What the annotation file's name begins with.
+
+    Raises:
+        DataError: They are nowhere.
+    """
     candidates = (official, f"images/{official}", "images", ".")
     for candidate in candidates:
         if images and (directory / candidate / str(images[0]["file_name"])).is_file():
             return directory / candidate
     first = images[0]["file_name"] if images else "any image"
     raise DataError(
-        f"The images of instances_{official}.json aren't in {str(directory)!r}: looked for "
+        f"The images of {kind}_{official}.json aren't in {str(directory)!r}: looked for "
         f"{first!r} in {', '.join(candidates)}."
     )

@@ -11,11 +11,11 @@ Two layouts are read:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from feedback_adapter.data.base import (
+    CaptionedImages,
     LabelledImages,
     Opener,
     folder_opener,
@@ -31,27 +31,6 @@ _TOKENS = "Flickr8k.token.txt"
 _LISTS = {split: f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test")}
 _TEXT_FOLDERS = ("", "Flickr8k_text", "text", "annotations")
 _IMAGE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images", "")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CaptionedImages:
-    """Images with their captions, decoded only when asked for.
-
-    Args:
-        names: (N) file names.
-        split: (N) "train", "dev", "test" or "none".
-        captions: (N) each image's captions.
-        opener: Opens an image by its name, as RGB.
-    """
-
-    names: tuple[str, ...]
-    split: tuple[str, ...]
-    captions: tuple[tuple[str, ...], ...]
-    opener: Opener = dataclasses.field(repr=False)
-
-    def of_split(self, split: str) -> list[tuple[str, ...]]:
-        """The captions of each image of one split."""
-        return [c for c, own in zip(self.captions, self.split, strict=True) if own == split]
 
 
 def read_words(directory: Path, labels: Sequence[str] | None) -> LabelledImages:

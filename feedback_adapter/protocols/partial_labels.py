@@ -15,33 +15,24 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.adapter import Adapter
-from feedback_adapter.errors import DataError, OptionsError
+from feedback_adapter.errors import DataError, ModelError, OptionsError
 from feedback_adapter.evidence.labels import Labels
+from feedback_adapter.protocols.bootstrap import Bootstrap
+from feedback_adapter.protocols.methods import strategies_of, tier_of
+from feedback_adapter.protocols.metrics import mean_average_precision, negative_log_likelihood
+from feedback_adapter.protocols.request import Request
+from feedback_adapter.protocols.rows import PLAIN, Row
+from feedback_adapter.protocols.unknown_labels import Method, UnknownLabels
 
-__all__ = ["PartialLabels", "Row", "mean_average_precision"]
+__all__ = [
+    "Method",
+    "PartialLabels",
+    "mean_average_precision",
+    "measure",
+    "negative_log_likelihood",
+]
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What one strategy scores with one amount of evidence.
-
-    Args:
-        strategy: Its name; `"none"` is the plain model.
-        known: Share of the known half that is given, in percent.
-        map: Mean average precision over the unknown labels, 0 to 100, mean over draws.
-        map_sd: Its standard deviation over draws (0 for a single draw).
-        nll: Negative log-likelihood of an unknown label, mean over all, in nats.
-        share_worse: Share of images whose likelihood of the unknown labels fell, 0 to 1.
-        ms_per_image: Time of `refine` per image, in milliseconds.
-    """
-
-    strategy: str
-    known: float
-    map: float
-    map_sd: float
-    nll: float
-    share_worse: float
-    ms_per_image: float
+AMOUNTS = (25.0, 50.0, 75.0, 100.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,35 +42,49 @@ class PartialLabels:
     Args:
         known: Amounts of evidence, in percent of the known half, each 0 to 100.
         draws: Random draws of which labels are given, where not all are; at least 1.
-        seed: Of the split into halves, and of the draws.
+        splits: How many random splits into halves, at least 1.
+        flip: Also give all of the known half with this share of it wrong, in percent.
+        seed: Of the splits into halves, of the draws and of what is wrong.
         batch: Images refined at a time, at least 1.
+        samples: Resamples of the images for the intervals.
     """
 
-    known: Sequence[float] = (0, 25, 50, 75, 100)
+    known: Sequence[float] = AMOUNTS
     draws: int = 5
+    splits: int = 1
+    flip: Sequence[float] = ()
     seed: int = 0
     batch: int = 64
+    samples: int = 100
 
     def __post_init__(self) -> None:
-        if any(not 0 <= share <= 100 for share in self.known):
-            raise OptionsError(f"known={list(self.known)}: each must be 0 to 100 percent.")
-        if self.draws < 1 or self.batch < 1:
-            raise OptionsError("draws and batch must be at least 1.")
+        for name in ("known", "flip"):
+            if any(not 0 <= share <= 100 for share in getattr(self, name)):
+                found = list(getattr(self, name))
+                raise OptionsError(f"{name}={found}: each must be 0 to 100 percent.")
+        if min(self.draws, self.batch, self.splits) < 1:
+            raise OptionsError("draws and batch must be at least 1, and so must splits.")
 
-    def halves(self, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    def halves(self, labels: int, number: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the labels that may be known, and of those that are scored."""
-        order = np.random.default_rng(self.seed).permutation(labels)
+        order = np.random.default_rng(self.seed + number).permutation(labels)
         return np.sort(order[: labels // 2]), np.sort(order[labels // 2 :])
 
-    def masks(self, labels: int, share: float) -> Iterator[np.ndarray]:
+    def masks(self, labels: int, share: float, number: int = 0) -> Iterator[np.ndarray]:
         """(labels,) bool per draw: which labels are given."""
-        may, _ = self.halves(labels)
+        may, _ = self.halves(labels, number)
         count = round(len(may) * share / 100)
         for draw in range(1 if count in (0, len(may)) else self.draws):
-            chosen = np.random.default_rng([self.seed, round(share * 1000), draw]).permutation(may)
+            seeds = [self.seed + number, round(share * 1000), draw]
+            chosen = np.random.default_rng(seeds).permutation(may)
             mask = np.zeros(labels, dtype=bool)
             mask[chosen[:count]] = True
             yield mask
+
+    def wrong(self, targets: np.ndarray, share: float, number: int = 0) -> np.ndarray:
+        """(N, labels) bool: the truth with a share of it, in percent, turned round."""
+        random = np.random.default_rng([self.seed + number, round(share * 1000)])
+        return targets ^ (random.random(targets.shape) < share / 100)
 
     def run(
         self,
@@ -88,16 +93,23 @@ class PartialLabels:
         targets: np.ndarray,
         strategies: Mapping[str, Mapping[str, Any]],
         *,
+        checkpoint: str = "model",
         progress: Callable[[str], None] = lambda _: None,
     ) -> list[Row]:
         """Measure strategies side by side on the same images and the same draws.
 
         Args:
-            adapter: A multilabel model.
+            adapter: A model with one multilabel output.
             images: (N, channels, height, width), as the model takes them.
             targets: (N, labels) bool, the truth.
             strategies: Arguments of `Adapter.refine` for each, by the name to report.
+            checkpoint: Name to report.
             progress: Called with a note before each pass over the images.
+
+        Returns:
+            Rows of the plain model, then of each strategy: mAP (0 to 100), its gain over
+            the plain model, NLL (nats per unknown label), ECE, the share of images whose
+            likelihood fell, and milliseconds per image.
 
         Raises:
             DataError: The truth has another number of labels than the model.
@@ -108,86 +120,125 @@ class PartialLabels:
                 f"targets is {targets.shape}, but {len(images)} images and {count} labels "
                 f"need {(len(images), count)}."
             )
-        _, scored = self.halves(count)
-        progress("none")
+        methods = [
+            Method(
+                name,
+                lambda said, mask, scored, arguments=arguments: self._refined(
+                    adapter, images, said, mask, arguments
+                )[:, scored],
+                tier_of(arguments),
+                "reference" in name,
+            )
+            for name, arguments in strategies.items()
+        ]
+        progress(PLAIN)
         started = time.perf_counter()
-        plain = np.concatenate(
-            [adapter.predict(part).sigmoid().numpy() for part in images.split(self.batch)]  # pyright: ignore
+        parts = [torch.as_tensor(adapter.predict(part)) for part in images.split(self.batch)]
+        seconds = time.perf_counter() - started
+        plain = torch.cat(parts).sigmoid().numpy()
+        return self.compare(
+            methods, plain, targets, seconds=seconds, checkpoint=checkpoint, progress=progress
         )
-        ms = (time.perf_counter() - started) * 1e3 / len(images)
-        base = self._row("none", 0, [plain], plain, targets, scored, ms)
-        rows = [base]
-        for name, arguments in strategies.items():
-            for share in self.known:
-                if share == 0:  # nothing known: every strategy returns the plain model's answer
-                    rows.append(dataclasses.replace(base, strategy=name))
-                    continue
-                started, results = time.perf_counter(), []
-                for draw, mask in enumerate(self.masks(count, share)):
-                    progress(f"{name}, {share:g}% known, draw {draw + 1}")
-                    results.append(self._refined(adapter, images, targets, mask, arguments))
-                seconds = time.perf_counter() - started
-                ms = seconds * 1e3 / len(images) / len(results)
-                rows.append(self._row(name, share, results, plain, targets, scored, ms))
+
+    def compare(
+        self,
+        methods: Sequence[Method],
+        plain: np.ndarray,
+        targets: np.ndarray,
+        *,
+        seconds: float = 0.0,
+        rival: str | None = None,
+        checkpoint: str = "model",
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> list[Row]:
+        """Measure methods of any kind; `run` is for those that are strategies.
+
+        Args:
+            methods: What to measure.
+            plain: (N, labels), the plain model's probabilities.
+            targets: (N, labels) bool, the truth.
+            seconds: What the plain model took, if that is known.
+            rival: Name of one of them, which comes before those that aren't baselines: their
+                gain over it is reported as well.
+            checkpoint: Name to report.
+            progress: Called with a note before each pass.
+
+        Returns:
+            See `run`.
+        """
+        count = targets.shape[1]
+        bootstrap = Bootstrap(len(targets), self.samples, self.seed)
+        halves = [self.halves(count, number)[1] for number in range(self.splits)]
+        scorers = [UnknownLabels(plain[:, own], targets[:, own], bootstrap) for own in halves]
+        clock = self._clock(seconds, bootstrap) if seconds else {}
+        own = [{**scorer.plain, **clock} for scorer in scorers]
+        rows = bootstrap.rows(checkpoint, PLAIN, 0, own, baseline=True)
+        best: dict[tuple[float, int, int], np.ndarray] = {}
+        for method in methods:
+            for share in filter(None, self.known):  # with nothing known all are the plain model
+                draws: list[dict[str, np.ndarray]] = []
+                for number, scored in enumerate(halves):
+                    for draw, mask in enumerate(self.masks(count, share, number)):
+                        progress(f"{method.name}, {share:g}% known, draw {draw + 1}")
+                        started = time.perf_counter()
+                        p = method.predict(targets, mask, scored)
+                        clock = self._clock(time.perf_counter() - started, bootstrap)
+                        found = scorers[number](p)
+                        key = (share, number, draw)
+                        if method.name == rival:
+                            best[key] = found["mAP"]
+                        elif key in best and not method.baseline:
+                            found[f"mAP gain over {rival}"] = found["mAP"] - best[key]
+                        draws.append({**found, **clock})
+                rows += method.rows(bootstrap, checkpoint, share, draws)
+            for share in self.flip:
+                draws = []
+                for number, scored in enumerate(halves):
+                    progress(f"{method.name}, {share:g}% wrong")
+                    (mask,) = self.masks(count, 100, number)
+                    p = method.predict(self.wrong(targets, share, number), mask, scored)
+                    found = scorers[number](p)
+                    draws.append({f"{m}, {share:g}% wrong": found[m] for m in ("mAP", "mAP gain")})
+                rows += method.rows(bootstrap, checkpoint, 100, draws)
         return rows
+
+    def _clock(self, seconds: float, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
+        ms = seconds * 1e3 / bootstrap.images
+        return {"ms per image": bootstrap(lambda _: ms)}
 
     def _refined(
         self,
         adapter: Adapter,
         images: Tensor,
-        targets: np.ndarray,
+        said: np.ndarray,
         mask: np.ndarray,
         arguments: Mapping[str, Any],
     ) -> np.ndarray:
-        known, truth = torch.from_numpy(mask), torch.from_numpy(targets)
+        (output,) = adapter.outputs
+        known, told = torch.from_numpy(mask), torch.from_numpy(said)
         parts: list[np.ndarray] = []
         for rows in torch.arange(len(images)).split(self.batch):
-            evidence = Labels.from_tensors(truth[rows], known)
+            evidence = Labels.from_tensors(told[rows], known)
             result = adapter.refine(images[rows], evidence, **arguments)
-            parts.append(result.outputs_after.probabilities()["output"].numpy())
+            parts.append(result.outputs_after.probabilities()[output].numpy())
         return np.concatenate(parts)
 
-    def _row(
-        self,
-        name: str,
-        share: float,
-        results: list[np.ndarray],
-        plain: np.ndarray,
-        targets: np.ndarray,
-        scored: np.ndarray,
-        ms: float,
-    ) -> Row:
-        truth = targets[:, scored]
-        base = negative_log_likelihood(plain[:, scored], truth).mean(1)
-        maps = [mean_average_precision(p[:, scored], truth) for p in results]
-        losses = [negative_log_likelihood(p[:, scored], truth).mean(1) for p in results]
-        return Row(
-            strategy=name,
-            known=share,
-            map=float(np.mean(maps)),
-            map_sd=float(np.std(maps, ddof=1)) if len(maps) > 1 else 0.0,
-            nll=float(np.mean(losses)),
-            share_worse=float(np.mean([loss > base + 1e-9 for loss in losses])),
-            ms_per_image=ms,
-        )
 
+def measure(request: Request) -> list[Row]:
+    """The protocol as `feedback-adapter evaluate` runs it.
 
-def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over labels of average precision, 0 to 100; labels without a positive don't count.
-
-    Args:
-        scores: (N, labels), any monotone score.
-        truth: (N, labels) bool.
+    Raises:
+        ModelError: The model hasn't one multilabel output.
     """
-    from sklearn.metrics import average_precision_score
-
-    there = truth.any(0)
-    if not there.any():
-        raise DataError("No label has a positive image: average precision isn't defined.")
-    return 100 * float(average_precision_score(truth[:, there], scores[:, there], average="macro"))
-
-
-def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """-log p(truth), elementwise, in nats; probabilities are kept 1e-7 away from 0 and 1."""
-    p = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
-    return -np.where(truth, np.log(p), np.log1p(-p))
+    adapter = request.adapter
+    if len(adapter.outputs) > 1 or next(iter(adapter.outputs.values())).kind != "multilabel":
+        raise ModelError("This protocol needs a model with one multilabel output.")
+    protocol = PartialLabels(
+        known=request.known or AMOUNTS, draws=request.draws, splits=request.splits,
+        flip=request.flip, seed=request.seed, batch=request.batch,
+    )  # fmt: skip
+    labelled = request.labelled()
+    return protocol.run(
+        adapter, request.photos(labelled), labelled.targets, strategies_of(request),
+        checkpoint=request.checkpoint, progress=request.progress,
+    )  # fmt: skip

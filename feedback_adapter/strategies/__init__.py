@@ -2,6 +2,7 @@
 
 from feedback_adapter.strategies.base import Problem, Strategy
 from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
+from feedback_adapter.strategies.newton import Newton, NewtonOptions
 from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions
 from feedback_adapter.strategies.residual import Residual, ResidualOptions
 from feedback_adapter.strategies.solvers import LBFGS, SGD, Adam, Solver
@@ -12,6 +13,8 @@ __all__ = [
     "Adam",
     "Layerwise",
     "LayerwiseOptions",
+    "Newton",
+    "NewtonOptions",
     "Posterior",
     "PosteriorOptions",
     "Problem",

@@ -1,15 +1,18 @@
-"""Label statistics of a training set, joined with what the model says: no gradient.
+"""Label statistics of a training set, joined with what the model says and with feedback.
 
 Two opinions on every unknown label are mixed, both in log-odds. The first is the model's own,
 plus what the known labels add to the label's prior (as if image and labels were independent
 witnesses); the second is the joint Gaussian's over the model's probabilities and the labels.
 Either errs where the other doesn't: the first counts twice what image and labels both say,
-the second trusts training images, of which the model is too sure.
+the second trusts training images, of which the model is too sure. Feedback-prop adds a third:
+what the image shows once it is looked at with the known labels in mind.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -30,14 +33,15 @@ class PosteriorOptions:
         joint: Weight, in [0, 1], of the joint Gaussian beside the independent witnesses.
         label_ridge: Variance of a known label's noise in the labels' Gaussian, above 0.
         joint_ridge: Likewise in the joint one.
-        feedback: Options of residual feedback-prop to run first, or `None` for none.
+        feedback: Options of residual feedback-prop to run first (or its values by name, as
+            JSON has them), or `None` for none: faster, no pivots.
         feedback_weight: Share, in [0, 1], of what it moved that is added.
     """
 
-    joint: float = 0.7
-    label_ridge: float = 3e-3
-    joint_ridge: float = 1e-2
-    feedback: ResidualOptions | None = None
+    joint: float = 0.5
+    label_ridge: float = 2e-2
+    joint_ridge: float = 2e-2
+    feedback: ResidualOptions | None = ResidualOptions()
     feedback_weight: float = 0.3
 
     def __post_init__(self) -> None:
@@ -51,10 +55,11 @@ class PosteriorOptions:
             if not fine:
                 value = getattr(self, name)
                 raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
+        object.__setattr__(self, "feedback", _options(self.feedback))
 
 
 class Posterior(Strategy[PosteriorOptions]):
-    """One step, no pivots: needs `Adapter.prior`."""
+    """Closed form, after feedback: needs `Adapter.prior`."""
 
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""
@@ -62,16 +67,16 @@ class Posterior(Strategy[PosteriorOptions]):
         if not problem.priors:
             raise OptionsError(
                 "strategy='posterior' needs label statistics of a training set: "
-                "adapter.fit_prior(logits, targets), or a checkpoint that has them. Without them "
-                "use strategy='residual'."
+                "adapter.fit_prior(probabilities, targets), or a checkpoint that has them. "
+                "Without them use strategy='residual'."
             )
-        if options.feedback is not None:
+        first: Refinement | None = None
+        if options.feedback is not None and options.feedback_weight > 0:
             first = Residual(options.feedback).refine(problem)
             before, after = first.outputs_before, first.outputs_after
         else:
-            inputs = problem.inputs
             with torch.no_grad():
-                before = problem.read(problem.model(*inputs.args, **inputs.kwargs)).detach()
+                before = problem.read(problem.inputs.run(problem.model)).detach()
             after = before
         evidence = problem.evidence
         told = evidence.clamp(before)
@@ -82,16 +87,33 @@ class Posterior(Strategy[PosteriorOptions]):
             values = told.probabilities()[name]
             prior = prior.to(values)
             p = before.probabilities()[name]
-            alone = before[name] + prior.from_labels(values, mask, options.label_ridge)
-            joint = prior.from_all(p, values, mask, options.joint_ridge)
-            mixed = torch.lerp(alone, joint, options.joint)
+            mixed = before[name] + prior.from_labels(values, mask, options.label_ridge)
+            if options.joint > 0:
+                joint = prior.from_all(p, values, mask, options.joint_ridge)
+                mixed = torch.lerp(mixed, joint, options.joint)
             mixed = mixed + options.feedback_weight * (after[name] - before[name])
+            mixed = mixed + told[name] - before[name]  # what the evidence says of it by itself
             mixed = torch.where(mask, told[name], mixed)
             new[name] = torch.where(mask.any(1, keepdim=True), mixed, before[name])
         result: Outputs = after.replace(**new)
+        if first is not None:
+            losses = torch.cat([first.losses, evidence.loss(result).detach().unsqueeze(0)])
+            return dataclasses.replace(
+                first, outputs_after=result, losses=losses, steps=first.steps + 1, trace=None,
+                kept=None,
+            )  # fmt: skip
         losses = torch.stack([evidence.loss(before), evidence.loss(result)]).detach()
         steps = torch.ones(before.batch, dtype=torch.long, device=losses.device)
-        return Refinement(
-            before, result, losses, steps, torch.ones_like(steps, dtype=torch.bool), known,
-            pivots=tuple(site.name for site in problem.pivots) if options.feedback else (),
-        )  # fmt: skip
+        done = torch.ones_like(steps, dtype=torch.bool)
+        return Refinement(before, result, losses, steps, done, known)
+
+
+def _options(value: Any) -> ResidualOptions | None:
+    if value is None or isinstance(value, ResidualOptions):
+        return value
+    if isinstance(value, Mapping):
+        try:
+            return ResidualOptions(**value)
+        except TypeError as error:
+            raise OptionsError(f"feedback={dict(value)!r} aren't residual's: {error}.") from error
+    raise OptionsError(f"feedback={value!r} must be ResidualOptions, or None for none.")

@@ -3,37 +3,49 @@
 Feedback-prop (CVPR 2018) leaves the choice of pivots to future work. Here part of what is known
 of each image is hidden, the rest is given to a refinement, and the setting that best predicts
 what was hidden is chosen. Nothing needs to be known of the unknown outputs.
+
+Settings run a race (Maron and Moore, "Hoeffding Races", NIPS 1993): after each batch of images,
+those that are clearly behind drop out. With a tolerance of 1, the latest of the sites that can't be
+told from the best is chosen, since its tail costs least (the one-standard-error rule of Breiman et
+al., "Classification and Regression Trees", 1984, section 3.4.3).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError
+from feedback_adapter.errors import EvidenceError, OptionsError
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Site
+from feedback_adapter.strategies.hiding import Criterion, hide, likelihood, precision
 
-__all__ = ["Choice", "Hidden", "Trial", "choose"]
+__all__ = ["Choice", "Search", "Trial", "choose"]
+
+BEHIND = 3.0
+"""So many standard errors below the best, a setting leaves the race."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One setting that was tried.
+    """One setting that was tried on all images.
 
     Args:
         pivot: Name of the site.
         step_size: In the unit of the strategy's options.
         steps: Number of steps.
-        gain: How much likelier the hidden part of the evidence became, in nats per hidden
-            variable; negative where the refinement made it less likely.
+        gain: How much better the hidden part of the evidence is predicted than by the plain
+            model: mean average precision in percent, or nats per hidden variable.
+        error: Standard error, over labels or images, of how far that is below the best trial's
+            gain; infinite where there is one only.
         cost: Multiply-accumulates of the iterations' forward passes, in plain passes.
     """
 
@@ -41,6 +53,7 @@ class Trial:
     step_size: float
     steps: int
     gain: float
+    error: float
     cost: float
 
 
@@ -50,13 +63,16 @@ class Choice:
 
     Args:
         strategy: The strategy that it was chosen for.
-        trials: All settings tried, the best first.
-        chosen: The cheapest of those that are as good as the best.
+        criterion: What `gain` is: `"precision"` or `"likelihood"`.
+        trials: All settings that ran to the end, the best first.
+        chosen: The best trial at the site that was chosen: the best one, or the latest of those
+            within the tolerance.
         seconds: How long the choice took.
         options: Other options that it was chosen with.
     """
 
     strategy: str
+    criterion: str
     trials: tuple[Trial, ...]
     chosen: Trial
     seconds: float
@@ -70,53 +86,49 @@ class Choice:
         return {"strategy": self.strategy, "pivots": chosen.pivot, **size, **self.options}
 
 
-class Hidden(Evidence):
-    """Evidence without some of its variables: their logits stay what they were.
-
-    Works with any evidence, since all it needs is the loss and what is known.
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What `choose` tries, and how.
 
     Args:
-        evidence: The whole evidence, bound.
-        plain: The plain model's outputs.
-        hidden: `{output: (batch, labels) bool}`, which variables to hide.
+        steps: Most steps to try, at least 1; every number up to it is.
+        step_sizes: Step sizes to try, at least one.
+        hide: Share of the known variables that is hidden, in (0, 1).
+        criterion: `"precision"`: the gain in mean average precision over the images.
+            `"likelihood"`: the gain in likelihood. `None`: precision where it is defined.
+        batch: Images at a time, at least 1.
+        tolerance: A site is as good as the best one if its gain is less by at most so many
+            standard errors, at least 0.
+        seed: Of what is hidden.
+
+    Raises:
+        OptionsError: A value is out of its range.
     """
 
-    def __init__(self, evidence: Evidence, plain: Outputs, hidden: dict[str, Tensor]) -> None:
-        self.evidence, self.plain, self.hidden = evidence, plain, hidden
+    steps: int
+    step_sizes: Sequence[float]
+    hide: float
+    criterion: Literal["precision", "likelihood"] | None
+    batch: int
+    tolerance: float
+    seed: int
 
-    def _replaced(self, outputs: Outputs) -> Outputs:
-        return outputs.replace(
-            **{
-                name: torch.where(mask, self.plain[name], outputs[name])
-                for name, mask in self.hidden.items()
-            }
-        )
-
-    def loss(self, outputs: Outputs) -> Tensor:
-        """The loss of what is left, and a constant. See `Evidence.loss`."""
-        return self.evidence.loss(self._replaced(outputs))
-
-    def clamp(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.clamp`."""
-        clamped = self.evidence.clamp(outputs)
-        new = {n: torch.where(m, outputs[n], clamped[n]) for n, m in self.hidden.items()}
-        return clamped.replace(**new)
-
-    def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.known`."""
-        known = self.evidence.known(outputs)
-        return {n: m & ~self.hidden[n] if n in self.hidden else m for n, m in known.items()}
-
-    def take(self, images: Tensor) -> Hidden:
-        """See `Evidence.take`."""
-        plain = Outputs({n: v[images] for n, v in self.plain.items()}, self.plain.specs)
-        hidden = {name: mask[images] for name, mask in self.hidden.items()}
-        return Hidden(self.evidence.take(images), plain, hidden)
-
-    def gain(self, outputs: Outputs) -> Tensor:
-        """How much likelier the hidden variables are than in the plain model, (batch,) nats."""
-        fell = self.evidence.loss(self.plain) - self.evidence.loss(outputs)
-        return fell - (self.loss(self.plain) - self.loss(outputs))
+    def __post_init__(self) -> None:
+        rules = {
+            "steps": (self.steps >= 1, "at least 1"),
+            "step_sizes": (len(self.step_sizes) > 0, "at least one"),
+            "hide": (0 < self.hide < 1, "between 0 and 1"),
+            "criterion": (
+                self.criterion in (None, "precision", "likelihood"),
+                "'precision', 'likelihood' or None",
+            ),
+            "batch": (self.batch >= 1, "at least 1"),
+            "tolerance": (self.tolerance >= 0, "at least 0"),
+        }
+        for name, (fine, possible) in rules.items():
+            if not fine:
+                value = getattr(self, name)
+                raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
 
 
 def choose(
@@ -125,13 +137,7 @@ def choose(
     sites: Sequence[Site],
     evidence: Evidence,
     plain: Outputs,
-    *,
-    steps: int,
-    step_sizes: Sequence[float],
-    hide: float,
-    batch: int,
-    tolerance: float,
-    seed: int,
+    search: Search,
     options: Mapping[str, Any],
 ) -> Choice:
     """Try settings and choose one. See `Adapter.choose_pivots`.
@@ -142,68 +148,91 @@ def choose(
         sites: Where to try a pivot.
         evidence: What is known, bound.
         plain: The plain model's outputs.
-        steps: Most steps to try; every number up to it is.
-        step_sizes: Step sizes to try.
-        hide: Share of the known variables that is hidden, in (0, 1).
-        batch: Images at a time.
-        tolerance: A setting is as good as the best if its gain is less by at most this share.
-        seed: Of what is hidden.
+        search: What to try.
         options: Other options of the strategy.
 
     Raises:
-        EvidenceError: No image has two known variables, so that nothing can be hidden.
+        EvidenceError: No image has two known variables, so that nothing can be hidden, or the
+            criterion isn't defined for what is known.
     """
     started = time.perf_counter()
     options = {"patience": None, "keep": "last", **options}  # so that steps are all taken
-    hidden = Hidden(evidence, plain, _hidden(evidence.known(plain), hide, seed))
-    count = sum(int(mask.sum()) for mask in hidden.hidden.values())
-    if not count:
+    hidden = hide(evidence, plain, search.hide, search.seed)
+    if not hidden.count:
         raise EvidenceError(
             "Nothing can be hidden: choosing pivots needs images of which at least two variables "
             "are known. Name the pivots instead, or pass pivots='auto'."
         )
-    parts = [part.to(_device(plain)) for part in torch.arange(plain.batch).split(batch)]
-    evidences = [hidden.take(rows) for rows in parts]
+    ranked = precision(hidden) is not None
+    if search.criterion == "precision" and not ranked:
+        raise EvidenceError(
+            "criterion='precision' needs labels that are known to be present in one image and "
+            "absent in another. Pass more images, or criterion='likelihood'."
+        )
+    criterion = search.criterion or ("precision" if ranked else "likelihood")
+    device = next(iter(plain.values())).device
+    rows = torch.arange(plain.batch, device=device)
+    race: dict[tuple[Site, float], list[dict[str, Tensor]]] = {
+        setting: [] for setting in itertools.product(sites, search.step_sizes)
+    }
     trials: list[Trial] = []
-    for site in sites:
-        for size in step_sizes:
-            gains = torch.zeros(steps + 1, dtype=torch.float64)
-            for rows, part in zip(parts, evidences, strict=True):
-                result = refine(
-                    rows, part, strategy=strategy, pivots=site, step_size=size, steps=steps,
-                    trace=True, **options,
-                )  # fmt: skip
-                assert result.trace is not None, "it was asked for"
-                for step in range(steps + 1):
-                    logits = {name: value[step] for name, value in result.trace.items()}
-                    gain = part.gain(Outputs(logits, plain.specs))
-                    gains[step] += float(gain.double().sum())
-            trials += [
-                Trial(site.name, size, step, float(gains[step]) / count, site.tail_cost * step)
-                for step in range(1, steps + 1)
-            ]
-    trials.sort(key=lambda trial: -trial.gain)
-    enough = trials[0].gain - tolerance * abs(trials[0].gain)
-    chosen = min((t for t in trials if t.gain >= enough), key=lambda trial: trial.cost)
-    return Choice(strategy, tuple(trials), chosen, time.perf_counter() - started, options)
+    for part in rows.split(search.batch):
+        told = hidden.take(part)
+        for (site, size), traces in race.items():
+            result = refine(
+                part, told, strategy=strategy, pivots=site, step_size=size, steps=search.steps,
+                trace=True, **options,
+            )  # fmt: skip
+            assert result.trace is not None, "it was asked for"
+            traces.append(result.trace)
+        done = hidden.take(rows[: int(part[-1]) + 1])
+        measure = precision(done) if criterion == "precision" else likelihood(done)
+        if measure is None:
+            continue  # too few images so far to rank them
+        trials = _trials(race, measure, plain, search.steps)
+        ahead = {
+            (trial.pivot, trial.step_size)
+            for trial in trials
+            if not trials[0].gain - trial.gain > BEHIND * trial.error
+        }
+        race = {s: traces for s, traces in race.items() if (s[0].name, s[1]) in ahead}
+    return Choice(
+        strategy, criterion, tuple(trials), _latest(trials, sites, search.tolerance),
+        time.perf_counter() - started, options,
+    )  # fmt: skip
 
 
-def _device(outputs: Outputs) -> torch.device:
-    """Where outputs are."""
-    return next(iter(outputs.values())).device
+def _trials(
+    race: Mapping[tuple[Site, float], Sequence[Mapping[str, Tensor]]],
+    measure: Criterion,
+    plain: Outputs,
+    steps: int,
+) -> list[Trial]:
+    """A trial for every number of steps of every setting, the best first."""
+    settings = [(*setting, step) for setting in race for step in range(1, steps + 1)]
+    scores: list[Tensor] = []
+    for site, size, step in settings:
+        traces = race[site, size]
+        logits = {name: torch.cat([trace[name][step] for trace in traces]) for name in plain}
+        scores.append(measure(Outputs(logits, plain.specs)))
+    table = torch.stack(scores)
+    gains = table.mean(1)
+    behind = table[gains.argmax()] - table
+    units = behind.shape[1]  # of a single one nothing can be told apart
+    errors = behind.std(1) / units**0.5 if units > 1 else torch.full_like(gains, torch.inf)
+    trials = [
+        Trial(site.name, size, step, gain, error, site.tail_cost * step)
+        for (site, size, step), gain, error in zip(
+            settings, gains.tolist(), errors.tolist(), strict=True
+        )
+    ]
+    return sorted(trials, key=lambda trial: -trial.gain)
 
 
-def _hidden(known: dict[str, Tensor], share: float, seed: int) -> dict[str, Tensor]:
-    """A random share of what is known of each image, never all of it."""
-    generator = torch.Generator().manual_seed(seed)
-    names = list(known)
-    widths = [known[name].shape[1] for name in names]
-    mask = torch.cat([known[name].cpu() for name in names], 1)
-    order = (
-        torch.where(mask, torch.rand(mask.shape, generator=generator), 2.0).argsort(1).argsort(1)
-    )
-    amount = mask.sum(1, keepdim=True)
-    hide = (amount * share).round().clamp(min=1).minimum(amount - 1).clamp(min=0)
-    chosen = (order < hide) & mask
-    parts = chosen.split(widths, 1)
-    return {name: part.to(known[name].device) for name, part in zip(names, parts, strict=True)}
+def _latest(trials: Sequence[Trial], sites: Sequence[Site], tolerance: float) -> Trial:
+    """The best trial at the site with the cheapest tail of those as good as the best."""
+    costs = {site.name: site.tail_cost for site in sites}
+    best = trials[0].gain
+    close = [trial for trial in trials if not best - trial.gain > tolerance * trial.error]
+    pivot = min(close, key=lambda trial: costs[trial.pivot]).pivot
+    return next(trial for trial in trials if trial.pivot == pivot)

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from feedback_adapter.data import LabelledImages, read
+from feedback_adapter.data import read_captions as read_any_captions
 from feedback_adapter.data.coco import split_of
+from feedback_adapter.data.coco_captions import label_weights
 from feedback_adapter.data.flickr8k import read_captions
 from feedback_adapter.errors import DataError
 
@@ -183,3 +185,55 @@ def test_coco6k_pack_of_this_project(data_dir: Callable[[str], Path]) -> None:
     assert data.targets.shape == (5551, 80)
     assert [len(data.subset(s)) for s in ("train", "dev", "test")] == [4010, 462, 1079]
     assert data.open(0).size == (144, 144)
+
+
+def coco_captions(folder: Path) -> None:
+    """The layout of torchvision's CocoCaptions, in a tiny folder."""
+    (folder / "annotations").mkdir(parents=True)
+    for official, said in (
+        ("train2014", {"t1.jpg": ["Two dogs playing", "A dog"], "t2.jpg": ["Red snow"]}),
+        ("val2014", {"v1.jpg": ["A dog in the snow"]}),
+    ):
+        write_folder(folder / official, list(said))
+        images = [{"id": i, "file_name": name} for i, name in enumerate(said)]
+        annotations = [
+            {"image_id": i, "caption": caption}
+            for i, captions in enumerate(said.values())
+            for caption in captions
+        ]
+        content = json.dumps({"images": images, "annotations": annotations})
+        (folder / "annotations" / f"captions_{official}.json").write_text(content)
+
+
+def test_coco_captions(tmp_path: Path) -> None:
+    coco_captions(tmp_path / "coco")
+    data = read_any_captions(tmp_path / "coco", "coco-caption-words")
+    assert data.names == ("t1.jpg", "t2.jpg", "v1.jpg")
+    assert data.captions[0] == ("Two dogs playing", "A dog")
+    assert data.split[2] == "test"
+    assert data.subset("test").names == ("v1.jpg",)
+    assert data.subset("all", 2).names == ("t1.jpg", "t2.jpg")
+    assert data.opener("v1.jpg").size == (8, 6)
+    words = read(tmp_path / "coco", None, "coco-caption-words")
+    assert set(words.labels) == {"dog", "play"}  # by its name, t2.jpg is a dev image
+    dog = words.labels.index("dog")
+    assert words.targets[:, dog].tolist() == [True, False, True]
+    given = read(tmp_path / "coco", ["snow"], "coco-caption-words")
+    assert given.targets[:, 0].tolist() == [False, True, True]
+
+
+def test_label_weights_are_those_of_the_paper() -> None:
+    targets = np.array([[True, False], [False, False], [False, False], [False, True]])
+    assert label_weights(targets).tolist() == [3.0, 3.0]
+    assert label_weights(np.array([[True], [True], [False]])).tolist() == [0.5]
+    assert label_weights(np.zeros((4, 1), dtype=bool)).tolist() == [4.0]
+
+
+def test_captions_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no captions_\*.json"):
+        read(tmp_path, None, "coco-caption-words")
+    with pytest.raises(DataError, match="'coco-objects' has no captions"):
+        read_any_captions(tmp_path, "coco-objects")
+    (tmp_path / "captions_val2014.json").write_text('{"images": []}')
+    with pytest.raises(DataError, match="it has no 'annotations'"):
+        read_any_captions(tmp_path, "coco-caption-words")

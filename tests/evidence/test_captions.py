@@ -9,7 +9,7 @@ import feedback_adapter as fa
 from feedback_adapter.networks.decoder import END, START, CaptionDecoder
 from feedback_adapter.networks.decoding import beam_search
 from feedback_adapter.outputs import Outputs
-from feedback_adapter.protocols.caption_metrics import bleu, cider
+from feedback_adapter.protocols.caption_metrics import bleu, bleu_counts, bleu_of, cider
 
 VOCABULARY = ("<start>", "<end>", "<unknown>", "a", "dog", "runs", "sits")
 
@@ -156,3 +156,37 @@ class TestMetrics:
         weights = math.log(2)
         cosine = weights**2 / (math.sqrt(2) * weights * math.sqrt(2) * weights)
         assert scores[0] == pytest.approx(10 / 4 * cosine)
+
+    def test_scores_of_a_corpus_are_those_of_the_coco_tools(self):
+        """Made with pycocoevalcap 1.2 (its Cider and Bleu), on these words."""
+        captions = (
+            "a brown dog runs across the green grass",
+            "two children play in the water at the beach",
+            "a man rides a bike down the street",
+        )
+        references = (
+            (
+                "a brown dog is running through the green grass",
+                "the dog runs across a field",
+                "a dog runs over the grass with a ball",
+            ),
+            (
+                "two kids play in the water",
+                "children are playing at the beach",
+                "two children play in the ocean waves at the beach",
+            ),
+            (
+                "a man on a bike rides down the street",
+                "a cyclist rides down a hill",
+                "a man in a helmet rides a bike",
+            ),
+        )
+        words = [caption.split() for caption in captions]
+        told = [[reference.split() for reference in own] for own in references]
+        expected = [2.658954321753484, 3.9397276518706614, 2.801600275893867]
+        np.testing.assert_allclose(cider(words, told), expected, rtol=1e-12)
+        assert bleu(words, told) == pytest.approx(49.20744494625589, rel=1e-9)
+        counts = bleu_counts(words, told)
+        assert bleu_of(counts.sum(0)) == bleu(words, told)
+        twice = bleu(words + words[:1], told + told[:1])
+        assert bleu_of(np.array([2, 1, 1]) @ counts) == pytest.approx(twice)

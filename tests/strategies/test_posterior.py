@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -67,6 +69,8 @@ def test_auto_uses_the_statistics_where_a_label_is_known(adapter):
     assert p[0, 0] > 0.999
     assert torch.equal(p[1], before[1])
     assert adapter.refine(images, fa.Labels({"a": 1}), strategy="residual").strategy == "residual"
+    assert adapter.refine(images, fa.Labels({"a": 1}), steps=2).strategy == "residual"
+    assert adapter.refine(images, fa.Labels({"a": 1}), joint=0.2).strategy == "posterior"
 
 
 @settings(deadline=None, max_examples=15)
@@ -97,7 +101,61 @@ def test_without_statistics_it_says_what_to_do():
         made.fit_prior(torch.rand(3, 6), torch.rand(2, 6))
 
 
-@pytest.mark.parametrize("bad", [{"joint": 2.0}, {"label_ridge": 0.0}, {"feedback_weight": -1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"joint": 2.0},
+        {"label_ridge": 0.0},
+        {"feedback_weight": -1},
+        {"feedback": 3},
+        {"feedback": {"stps": 3}},
+    ],
+)
 def test_options_are_checked(bad):
-    with pytest.raises(fa.FeedbackAdapterError, match="out of range"):
+    with pytest.raises(fa.FeedbackAdapterError, match="out of range|feedback="):
         fa.PosteriorOptions(**bad)
+
+
+def test_feedback_is_added_to_the_statistics(adapter):
+    images, told = torch.randn(3, 3, 2, 2), fa.Labels({"a": 1, "d": 0})
+    residual = fa.ResidualOptions(steps=4, step_size=0.1)
+    only = adapter.refine(images, told, strategy="posterior", feedback=None)
+    both = adapter.refine(
+        images, told, strategy="posterior", feedback=residual, feedback_weight=0.5
+    )
+    moved = adapter.refine(images, told, strategy="residual", options=residual)
+    unknown = [1, 2, 4, 5]
+    expected = only.after + 0.5 * (moved.after - moved.before)
+    torch.testing.assert_close(both.after[:, unknown], expected[:, unknown])
+    torch.testing.assert_close(both.after[:, [0, 3]], only.after[:, [0, 3]])
+    assert both.losses.shape == (4 + 2, 3)
+    assert (only.pivots, both.pivots != ()) == ((), True)
+    by_name = {"steps": 4, "step_size": 0.1}
+    again = adapter.refine(
+        images, told, strategy="posterior", feedback=by_name, feedback_weight=0.5
+    )
+    assert torch.equal(again.after, both.after)
+
+
+def test_text_counts_by_itself_too(adapter):
+    """Without statistics that say anything, what is left is Bayes' rule."""
+    adapter.fit_prior(torch.full((4, 6), 0.5), torch.tensor([[1.0], [0.0]]).repeat(2, 6))
+    independent = dataclasses.replace(
+        adapter.priors["output"], covariance=torch.eye(6).expand(3, 6, 6) * 1e-9
+    )
+    adapter.priors["output"] = independent
+    images, told = torch.randn(2, 3, 2, 2), fa.Text("a b")
+    result = adapter.refine(images, told, strategy="posterior", feedback=None, joint=0.0)
+    bayes = told.clamp(result.outputs_before)
+    torch.testing.assert_close(result.after, bayes["output"], atol=1e-4, rtol=0)
+
+
+def test_defaults_of_several_strategies(adapter):
+    made = fa.Adapter(
+        adapter.model, adapter.outputs, priors=adapter.priors,
+        defaults=fa.Defaults(others={"posterior": {"joint": 0.1, "feedback": None}}),
+    )  # fmt: skip
+    images, told = torch.randn(2, 3, 2, 2), fa.Labels({"a": 1})
+    own = made.refine(images, told).after
+    said = adapter.refine(images, told, strategy="posterior", joint=0.1, feedback=None).after
+    assert torch.equal(own, said)

@@ -1,0 +1,91 @@
+"""One figure of a results file, and the file: what every protocol gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+__all__ = ["PLAIN", "Row", "read_rows", "results", "write_rows"]
+
+PLAIN = "none"
+"""Name of the method that uses no evidence: the plain model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One figure of one method.
+
+    Args:
+        checkpoint: Name of the checkpoint.
+        method: `"none"` is the plain model; the published forms have `reference` in their name.
+        tier: `"A"` uses the weights and the evidence only, `"B"` also statistics of a
+            training set, `"C"` a module that was trained.
+        baseline: Whether the method is a rival, not one of this library's.
+        known: How much is known, in the protocol's own unit (percent, captions).
+        metric: What `value` is, e.g. `"mAP"`.
+        value: Mean over draws.
+        sd: Standard deviation over draws (n - 1); 0 for one draw.
+        low: Lower end of the 95% interval of `value`, by bootstrap over images. For a metric
+            that is a difference to the plain model, such as `"mAP gain"`, both are measured
+            on the same resampled images (a paired bootstrap).
+        high: Its upper end.
+        images: How many images were measured.
+    """
+
+    checkpoint: str
+    method: str
+    tier: str
+    baseline: bool
+    known: float
+    metric: str
+    value: float
+    sd: float
+    low: float
+    high: float
+    images: int
+
+
+def results(rows: Iterable[Row], seeds: Sequence[int], **notes: Any) -> dict[str, Any]:
+    """What a results file holds: `{"versions", "seeds", ..., "rows"}`.
+
+    Args:
+        rows: The figures.
+        seeds: Of the draws.
+        **notes: What else a reader should know, as JSON can hold it.
+    """
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+        },
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "seeds": list(seeds),
+        **notes,
+        "rows": [_rounded(row) for row in rows],
+    }
+
+
+def _rounded(row: Row) -> dict[str, Any]:
+    items = dataclasses.asdict(row).items()
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in items}
+
+
+def write_rows(file: str | Path, rows: Iterable[Row], seeds: Sequence[int], **notes: Any) -> Path:
+    """Write a results file. See `results`."""
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results(rows, seeds, **notes), indent=1) + "\n")
+    return path
+
+
+def read_rows(file: str | Path) -> list[Row]:
+    """The figures of a results file."""
+    return [Row(**row) for row in json.loads(Path(file).read_text())["rows"]]

@@ -1,0 +1,254 @@
+"""Gauss-Newton: the exact solution where the tail is linear, and what every strategy promises."""
+
+import pytest
+import torch
+from torch import nn
+
+import feedback_adapter as fa
+from feedback_adapter.errors import EvidenceError, OptionsError, SiteError
+from feedback_adapter.networks.decoder import CaptionDecoder
+from feedback_adapter.plugins import strategy as strategy_named
+from feedback_adapter.strategies import NewtonOptions
+from feedback_adapter.testing import check_strategy, tiny_adapter, tiny_images, untouched
+
+LABELS = list("abcd")
+
+
+@pytest.fixture
+def linear() -> fa.Adapter:
+    """A linear tail, float64."""
+    model = nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 4)).double()
+    nn.init.normal_(model[1].weight)
+    return fa.wrap(model, labels=LABELS)
+
+
+def solved(adapter, images, targets, known, reach):
+    """The minimum over activations, by Newton's method in the dual, in a few lines of algebra.
+
+    At the minimum the change is J^T v with v = (target - p) / mu, so that v solves
+    mu v = target - sigmoid(z + J J^T v).
+    """
+    weight = adapter.model[1].weight.detach()
+    after = []
+    for image, target, mask in zip(images, targets, known, strict=True):
+        jacobian = weight[mask]
+        kernel = jacobian @ jacobian.T
+        plain = adapter.model(image[None]).detach()[0]
+        error = target[mask] - plain[mask].sigmoid()
+        mu = error @ kernel @ error / (error @ error) / reach**2
+        v = torch.zeros_like(error)
+        for _ in range(100):
+            p = (plain[mask] + kernel @ v).sigmoid()
+            slope = mu * torch.eye(len(v)) + (p * (1 - p))[:, None] * kernel
+            v = v - torch.linalg.solve(slope, mu * v - (target[mask] - p))
+        after.append(plain + weight @ jacobian.T @ v)
+    return torch.stack(after)
+
+
+@pytest.mark.parametrize("reach", [0.5, 3.0])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_linear_tail_is_solved(linear, reach, count):
+    """With one or two known labels the plane holds the minimum."""
+    images = torch.randn(5, 6).double()
+    targets = (torch.rand(5, 4) < 0.5).double()
+    known = torch.zeros(5, 4, dtype=torch.bool)
+    for row in known:
+        row[torch.randperm(4)[:count]] = True
+    result = linear.refine(
+        images, fa.Labels.from_tensors(targets, known), strategy="newton", pivots="0",
+        reach=reach, steps=6, trace=True,
+    )  # fmt: skip
+    expected = solved(linear, images, targets, known, reach)
+    torch.testing.assert_close(result.trace["output"][-1], expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(result.after, expected, atol=1e-6, rtol=0)
+
+
+def test_many_known_labels_are_solved_in_more_steps(linear):
+    images, targets = torch.randn(5, 6).double(), (torch.rand(5, 4) < 0.5).double()
+    known = torch.ones(5, 4, dtype=torch.bool)
+    expected = solved(linear, images, targets, known, 2.0)
+    evidence = fa.Labels.from_tensors(targets, known)
+    apart = [
+        linear.refine(images, evidence, strategy="newton", pivots="0", reach=2.0, steps=steps)
+        .after.sub(expected)
+        .abs()
+        .max()
+        for steps in (1, 5, 60)
+    ]
+    assert apart[0] > apart[1] > 1e3 * apart[2]
+
+
+def test_the_objective_falls_and_its_best_is_kept(linear):
+    result = tiny_adapter().refine(
+        tiny_images(6), fa.Labels({"cat": 1, "dog": 0}), strategy="newton", pivots="again#0",
+        steps=3, trace=True,
+    )  # fmt: skip
+    assert result.losses.shape == (4, 6)
+    assert result.improved.all()
+    rows = torch.arange(6)
+    assert torch.equal(result.after, result.trace["output"][result.kept, rows])
+    specs = result.outputs_before.specs
+    told = fa.Labels({"cat": 1, "dog": 0}).loss(fa.Outputs({"output": result.after}, specs))
+    torch.testing.assert_close(told, result.loss)
+
+
+def test_a_longer_reach_goes_further(linear):
+    images, told = torch.randn(4, 6).double(), fa.Labels({"a": 1})
+    moves = [
+        (result := linear.refine(images, told, strategy="newton", pivots="0", reach=reach)).after
+        - result.before
+        for reach in (0.1, 1.0, 10.0)
+    ]
+    sizes = [move[:, 0] for move in moves]
+    assert (sizes[0] > 0).all()
+    assert (sizes[1] > sizes[0]).all()
+    assert (sizes[2] > sizes[1]).all()
+    error = 1 - linear.predict(images).sigmoid()[:, 0]
+    # a reach of s is a prior variance s^2 of the logit: to first order it moves by s^2 error
+    torch.testing.assert_close(sizes[0], 0.1**2 * error, rtol=0.01, atol=0)
+
+
+def test_the_reach_does_not_depend_on_the_activations_scale(linear):
+    images, told = torch.randn(4, 6).double(), fa.Labels({"a": 1, "b": 0})
+    results = []
+    for factor in (1.0, 1000.0):
+        with torch.no_grad():
+            linear.model[0].weight *= factor
+            linear.model[0].bias *= factor
+            linear.model[1].weight /= factor
+        results.append(linear.refine(images, told, strategy="newton", pivots="0").after)
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_it_keeps_the_promises_of_a_strategy(kind):
+    spec = strategy_named("newton")
+    adapter = tiny_adapter(kind)
+    some = lambda batch: fa.Labels(  # noqa: E731
+        [None if i % 3 == 2 else {"dog": 1.0} for i in range(batch)]
+    )
+    check_strategy(spec, adapter=adapter, evidence=some, pivots="again#1")
+    check_strategy(
+        spec, spec.options(steps=3), adapter=adapter, evidence=some, pivots=["stem", "again"]
+    )
+
+
+def test_no_image_looks_at_another():
+    adapter, images = tiny_adapter(double=True), tiny_images(24).double()
+    told = fa.Labels([{"cat": i % 2, "snow": i % 7 / 6} if i % 5 else None for i in range(24)])
+    arguments = {"strategy": "newton", "pivots": ["stem", "again#1"], "steps": 3}
+    batch = adapter.refine(images, told, **arguments)
+    for image in range(24):
+        alone = adapter.refine(
+            images[image : image + 1], told.take(torch.tensor([image])), **arguments
+        )
+        torch.testing.assert_close(alone.after[0], batch.after[image], atol=1e-10, rtol=0)
+        torch.testing.assert_close(alone.losses[:, 0], batch.losses[:, image], atol=1e-10, rtol=0)
+    nothing = torch.arange(0, 24, 5)
+    assert torch.equal(batch.after[nothing], batch.before[nothing])
+    assert batch.converged[nothing].all()
+    assert batch.steps[nothing].max() == 0
+
+
+def test_the_model_is_restored_after_an_error():
+    adapter = tiny_adapter()
+    told = fa.Labels({"cat": 1}).bind(adapter.outputs, 2)
+    calls = []
+    loss = told.loss
+    told.loss = lambda outputs: (
+        calls.append(1) or loss(outputs) * (1 if len(calls) < 3 else torch.nan)
+    )
+    error = pytest.raises(EvidenceError, match="The evidence loss of image 0 is nan")
+    with untouched(adapter.model), error:
+        adapter.refine(tiny_images(2), told, strategy="newton", pivots="stem")
+
+
+def test_bfloat16():
+    model = tiny_adapter().model.bfloat16()
+    adapter = fa.wrap(model, labels=["cat", "dog", "snow", "ball"])
+    result = adapter.refine(
+        tiny_images(3).bfloat16(), fa.Labels({"cat": 1}), strategy="newton", pivots="stem"
+    )
+    assert result.after.dtype == torch.bfloat16
+    assert result.improved.all()
+
+
+def test_a_pivot_that_nothing_known_depends_on_is_a_named_error():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Linear(6, 4), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.left(x), self.right(x)
+
+    outputs = {name: fa.Output(tuple(LABELS), select=str(i)) for i, name in enumerate("lr")}
+    adapter = fa.wrap(Two(), outputs=outputs)
+    with pytest.raises(SiteError, match="No known output depends on right"):
+        adapter.refine(
+            torch.randn(2, 6), fa.Labels({"a": 1}, output="l"), strategy="newton", pivots="right"
+        )
+
+
+@pytest.mark.parametrize(
+    "option", [{"steps": -1}, {"steps": 1.5}, {"reach": 0}, {"reach": torch.inf}]
+)
+def test_options_out_of_range(option):
+    with pytest.raises(OptionsError, match=f"{next(iter(option))}=.* is out of range"):
+        NewtonOptions(**option)
+
+
+def test_no_steps():
+    result = tiny_adapter().refine(
+        tiny_images(2), fa.Labels({"cat": 1}), strategy="newton", steps=0
+    )
+    assert result.losses.shape == (1, 2)
+    assert torch.equal(result.after, result.before)
+
+
+def test_a_class_of_classes_whose_loss_is_not_convex():
+    hierarchy = {"animal": ("cat", "dog"), "thing": ("snow", "ball")}
+    adapter = tiny_adapter("multiclass")
+    output = fa.Output(("cat", "dog", "snow", "ball"), "multiclass", hierarchy=hierarchy)
+    adapter = fa.Adapter(adapter.model, {"output": output})
+    images, animals = tiny_images(6), fa.Coarse("animal")
+    result = adapter.refine(images, animals, strategy="newton", pivots="again#0", steps=3)
+    assert result.improved.all()
+    assert (result.after.softmax(1)[:, :2].sum(1) > result.before.softmax(1)[:, :2].sum(1)).all()
+
+
+def test_a_caption_whose_loss_runs_a_decoder():
+    vocabulary = ("<start>", "<end>", "<unknown>", "a", "dog", "runs")
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Tanh())
+            self.decoder = CaptionDecoder(5, len(vocabulary), width=4, hidden=6)
+
+        def forward(self, x):
+            return self.decoder.start(self.body(x))
+
+    model = Model().eval()
+    output = fa.Output(vocabulary, "tokens", decoder=model.decoder)
+    adapter = fa.wrap(model, outputs={"caption": output})
+    result = adapter.refine(
+        torch.randn(2, 3, 2, 2), fa.Captions("a dog"), strategy="newton", pivots="body.2"
+    )
+    assert result.improved.all()
+
+
+def test_a_pivot_whose_gradient_is_expanded():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.body(x).mean((2, 3)))
+
+    result = fa.wrap(Pooled(), labels=LABELS).refine(
+        torch.randn(3, 3, 8, 8), fa.Labels({"a": 1, "b": 0}), strategy="newton", pivots="body",
+        steps=3,
+    )  # fmt: skip
+    assert result.improved.all()

@@ -35,7 +35,10 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
         ),
         StrategySpec("layerwise", Layerwise, LayerwiseOptions, "move one pivot after the other"),
         StrategySpec(
-            "newton", Newton, NewtonOptions, "a few Gauss-Newton steps, whose length needs no tuning"
+            "newton",
+            Newton,
+            NewtonOptions,
+            "a few Gauss-Newton steps, whose length needs no tuning",
         ),
         StrategySpec(
             "posterior", Posterior, PosteriorOptions, "label statistics of a training set"

@@ -41,7 +41,7 @@ class PosteriorOptions:
     joint: float = 0.5
     label_ridge: float = 2e-2
     joint_ridge: float = 2e-2
-    feedback: ResidualOptions | None = ResidualOptions()
+    feedback: ResidualOptions | None = dataclasses.field(default_factory=ResidualOptions)
     feedback_weight: float = 0.3
 
     def __post_init__(self) -> None:

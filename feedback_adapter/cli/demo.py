@@ -83,9 +83,11 @@ def _sentence(known: dict[str, int], result: Refinement) -> str:
     up = _and([_move(change) for change in moved if change.after > change.before])
     down = _and([_move(change) for change in moved if change.after < change.before])
     what = " and ".join(filter(None, (up and f"raised {up}", down and f"lowered {down}")))
+    statistics = result.strategy == "posterior"
+    also = ", which words go together in captions counted too" if statistics else ""
     return (
         f"Knowing {said}, the feedback changed the activation at {', '.join(result.pivots)} until "
-        f"the network agreed, and that {what}; no weight was touched."
+        f"the network agreed{also}, and that {what}; no weight was touched."
     )
 
 

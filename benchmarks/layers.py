@@ -1,6 +1,6 @@
 """Layer by layer, and time against the number of pivots (the paper's Tables 3 to 5, Figure 5).
 
-    python benchmarks/layers.py --data DATA [caption-words-lite0] [--images 100]
+    python benchmarks/layers.py --data DATA [--checkpoint caption-words-lite0] [--images 100]
 
 Every block of the network in turn is the pivot, for the residual form with one relative step
 size everywhere and for both published forms; then pivots are added from the last to the first.

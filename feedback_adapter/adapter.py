@@ -173,7 +173,8 @@ class Adapter:
         are clearly behind after some batches aren't tried on the others.
 
         Args:
-            images: As for `refine`; some hundred of them give a reliable choice.
+            images: As for `refine`; about a thousand tell sites apart that
+                differ by a few tenths of a point.
             evidence: What is known of them, at least two variables of an image.
             strategy: Name of the strategy; it must descend (`"residual"`, `"layerwise"`).
             pivots: Sites to try; by default six from early to late.

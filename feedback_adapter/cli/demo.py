@@ -84,10 +84,10 @@ def _sentence(known: dict[str, int], result: Refinement) -> str:
     down = _and([_move(change) for change in moved if change.after < change.before])
     what = " and ".join(filter(None, (up and f"raised {up}", down and f"lowered {down}")))
     statistics = result.strategy == "posterior"
-    also = ", which words go together in captions counted too" if statistics else ""
+    cause = "that and the words that captions use together" if statistics else "that"
     return (
         f"Knowing {said}, the feedback changed the activation at {', '.join(result.pivots)} until "
-        f"the network agreed{also}, and that {what}; no weight was touched."
+        f"the network agreed; {cause} {what}. No weight was touched."
     )
 
 

@@ -5,7 +5,6 @@ from collections import OrderedDict
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -344,50 +343,6 @@ def test_a_path_that_depends_on_the_activation_is_refused_with_a_reason(images):
             images, fa.Labels({"a": 1, "b": 0, "c": 1}), pivots="stem", step_size=10.0,
             keep="last", patience=None,
         )  # fmt: skip
-
-
-class Tokens(nn.Module):
-    """A minimal transformer, its attention PyTorch's own: a fused path without gradients."""
-
-    def __init__(self, module: str) -> None:
-        super().__init__()
-        self.embed = nn.Conv2d(3, 16, 4, 4)
-        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=False)
-        if module == "encoder":
-            self.encoder = nn.TransformerEncoder(layer, 2)
-        else:
-            self.encoder = layer
-        self.head = nn.Linear(16, 4)
-
-    def forward(self, images: Tensor) -> Tensor:
-        tokens = self.embed(images).flatten(2).transpose(1, 2)
-        return self.head(self.encoder(tokens)[:, 0])
-
-
-@pytest.mark.parametrize("module", ["layer", "encoder"])
-def test_fused_attention_of_torch(holds, images, module):
-    model = Tokens(module).eval()
-    inside = "encoder.layers.0.linear1" if module == "encoder" else "encoder.linear1"
-    for pivot in ("embed", inside):
-        holds(model, images, pivot)
-    assert torch.backends.mha.get_fastpath_enabled()
-
-
-@pytest.mark.parametrize(
-    ("name", "pivot", "layout"),
-    [
-        ("test_mambaout", "stages.1.blocks.0", "NHWC"),
-        ("test_vit", "blocks.2", "NLC"),
-        ("test_resnet", "layer2", "NCHW"),
-    ],
-    ids=["NHWC", "tokens", "NCHW"],
-)
-def test_layouts(holds, name, pivot, layout):
-    model = timm.create_model(name, num_classes=4).eval()
-    images = torch.randn(2, 3, 160, 160)
-    sites = {site.name: site for site in fa.wrap(model, labels=list("abcd")).sites(images)}
-    assert sites[pivot].layout == layout
-    holds(model, images, pivot)
 
 
 def test_an_output_that_is_infinite_or_nan_where_nothing_is_known(images):

@@ -37,20 +37,20 @@ STEPS = 10
 BATCH = 64
 
 
-class Dev:
-    """The dev split with half of the words known."""
+class Half:
+    """A split with half of the words known, from the output of a block on."""
 
-    def __init__(self, data: Path, cache: Path, block: int) -> None:
+    def __init__(self, data: Path, cache: Path, block: int, split: str = "dev") -> None:
         cached = Cached(CHECKPOINT, data, cache, block)
         self.block = block
-        split = cached.split("dev", start=True)
-        assert split.start is not None, "it was asked for"
-        self.adapter, self.start, self.truth = cached.tail, split.start, split.truth
+        own = cached.split(split, start=True)
+        assert own.start is not None, "it was asked for"
+        self.adapter, self.start, self.truth = cached.tail, own.start, own.truth
         protocol = PartialLabels(known=[100])
         labels = self.truth.shape[1]
         self.unknown = protocol.halves(labels)[1]
         self.known = torch.from_numpy(next(iter(protocol.masks(labels, 100))))
-        self.logits = split.logits
+        self.logits = own.logits
 
     def name(self, site: str) -> str:
         """A site's name in the tail."""
@@ -119,7 +119,7 @@ def main(
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
     }  # fmt: skip
     searched, choices = content.setdefault("search", []), content.setdefault("choices", [])
-    dev = Dev(data, cache, block)
+    dev = Half(data, cache, block)
     whole = len(dev.truth)
     content["plain_map"] = round(dev.score(dev.logits), 3)
     if search is None:

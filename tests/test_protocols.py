@@ -11,7 +11,7 @@ import feedback_adapter as fa
 from feedback_adapter.errors import DataError, ModelError, OptionsError
 from feedback_adapter.protocols.bootstrap import Bootstrap
 from feedback_adapter.protocols.hierarchy import MASK, Hierarchy
-from feedback_adapter.protocols.metrics import mean_average_precision, mean_of
+from feedback_adapter.protocols.metrics import mean_average_precision, mean_of, ranked
 from feedback_adapter.protocols.rows import Row, read_rows, write_rows
 from feedback_adapter.protocols.tables import markdown
 from feedback_adapter.protocols.text import AND_BAYES, BAYES, TextNearby, others
@@ -130,6 +130,19 @@ def test_bootstrap_is_paired_and_fixed_by_the_seed():
     two = [{"m": np.array([1.0])}, {"m": np.array([2.0])}]
     (row,) = Bootstrap(50, samples=0).rows("c", "m", 0, two)
     assert (row.value, row.sd, row.low, row.high) == (1.5, pytest.approx(0.5**0.5), 1.5, 1.5)
+
+
+def test_intervals_of_precision_lie_around_it():
+    # Few positives: a positive drawn twice ranks beside itself, so that resamples are too high.
+    random = np.random.default_rng(0)
+    truth = random.random((60, 20)) < 0.1
+    bootstrap = Bootstrap(60, samples=200)
+    found = bootstrap(ranked(random.random((60, 20)), truth))
+    assert found[1:].mean() > found[0] + 2
+    (row,) = bootstrap.rows("c", "m", 100, [{"mAP": found}])
+    assert (row.low + row.high) / 2 == pytest.approx(row.value, abs=0.5)
+    spread = np.percentile(found[1:], 97.5) - np.percentile(found[1:], 2.5)
+    assert row.high - row.low == pytest.approx(spread)
 
 
 def test_files_and_tables(tmp_path):

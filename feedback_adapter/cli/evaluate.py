@@ -17,6 +17,9 @@ from feedback_adapter.protocols.tables import markdown, table
 
 __all__ = ["evaluate"]
 
+ACROSS = 4
+"""So many metrics fit side by side into 80 columns; the others come in a table below."""
+
 
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")],
@@ -87,12 +90,18 @@ def evaluate(
         print_json(results(rows, seeds, **notes))
         return
     headings, cells = table(rows, unit, spread=False)
-    shown = Table(title=f"{checkpoint}, {split}, {rows[0].images} images", title_justify="left")
-    for place, heading in enumerate(headings):
-        shown.add_column(heading, justify="right" if place > 1 else "left")
-    for line in cells:
-        shown.add_row(*line)
-    console.print(shown)
+    title: str | None = f"{checkpoint}, {split}, {rows[0].images} images"
+    for start in range(3, len(headings), ACROSS):
+        places = [0, 1, 2, *range(len(headings))[start : start + ACROSS]]
+        shown = Table(title=title, title_justify="left")
+        for place in places:
+            side = "right" if place > 1 else "left"
+            shown.add_column(headings[place], justify=side, overflow="fold")
+        for line in cells:
+            if any(line[place] for place in places[3:]):
+                shown.add_row(*(line[place] for place in places))
+        console.print(shown)
+        title = None
 
 
 def _amounts(name: str, text: str | None) -> tuple[float, ...]:

@@ -163,10 +163,7 @@ class CaptionRun:
         said = targets_for([[own[number]] for own in self.captions], self.labels)
         # what was mentioned ranks last and counts as absent: the same as leaving it out
         scores = np.where(said, -np.inf, outputs[self.words].numpy())
-        found = self.bootstrap(ranked(scores, self.others[number] & ~said))
-        if len(found) > 1:  # images drawn twice rank beside themselves: precision is biased up
-            found[1:] += found[0] - found[1:].mean()
-        return found
+        return self.bootstrap(ranked(scores, self.others[number] & ~said))
 
     def _named(self, draws: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         return [

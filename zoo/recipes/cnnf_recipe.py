@@ -262,6 +262,7 @@ def run(
     mode: str = "auto",
     seconds: float = 0.0,
     limit: int = 0,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train a checkpoint and write it; a run that was cut off goes on.
 
@@ -274,6 +275,7 @@ def run(
         mode: One of `MODES`, or "auto": a CUDA graph on a GPU, else eager.
         seconds: Time limit; the schedule is shortened to end within it. 0 for none.
         limit: Use at most so many images a split, to try a recipe out; 0 for all.
+        start: A checkpoint's folder: its weights are where training starts.
     """
     console = Console()
     fabric = fabric_for(accelerator)
@@ -297,6 +299,7 @@ def run(
             epochs=recipe.settings.epochs,
             seconds=seconds,
             state_file=out / "state" / "run.safetensors",
+            start=None if start is None else start / "model.safetensors",
             report=report,
         )
     round_to_half(model)
@@ -309,6 +312,9 @@ def run(
         "machine": torch.cuda.get_device_name() if fabric.device.type == "cuda" else "CPU",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
+    if start is not None:
+        training["start"] = start.name
+        training["note"] = f"Training started from the weights of {start.name}. "
     config = write(out, recipe, model, training, scores)
     console.print(f"{recipe.name} is in {out}: accuracy by iteration {scores['test']}")
     return config
@@ -329,6 +335,9 @@ def command(recipes: dict[str, Recipe]) -> None:
         accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
         mode: Annotated[str, typer.Option(help=f"auto, {', '.join(MODES)}.")] = "auto",
         limit: Annotated[int, typer.Option(min=0, help="Use so many images a split.")] = 0,
+        start: Annotated[
+            Path | None, typer.Option(help="Folder of the checkpoint to start from.")
+        ] = None,
     ) -> None:
         if name not in recipes:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(recipes)}.")
@@ -347,6 +356,7 @@ def command(recipes: dict[str, Recipe]) -> None:
             mode=mode,
             seconds=seconds,
             limit=limit,
+            start=start,
         )
 
     main.__doc__ = f"Train {' or '.join(recipes)}."

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fa_cnnf
@@ -311,9 +311,10 @@ def fit(
     epochs: int,
     seconds: float = 0.0,
     state_file: Path | None = None,
+    start: Path | None = None,
     report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Progress:
-    """Train from fresh weights, or go on training.
+    """Train from fresh or given weights, or go on training.
 
     Args:
         stepper: Prepared; its model's weights are replaced.
@@ -321,11 +322,14 @@ def fit(
         epochs: Passes to plan the schedule for, at least 1.
         seconds: If above 0: passes that turn out not to fit are struck off.
         state_file: Where the state is kept after each pass; training goes on from it.
+        start: A safetensors file with the weights to start from.
         report: Called after each pass with its entry of the history.
     """
     s, device = stepper.settings, stepper.lr.device
     torch.manual_seed(seed)
     fresh = build(s)
+    if start is not None:
+        fresh.load_state_dict(load_file(start))
     with torch.no_grad():
         for p, q in zip(stepper.model.parameters(), fresh.parameters(), strict=True):
             p.copy_(q)

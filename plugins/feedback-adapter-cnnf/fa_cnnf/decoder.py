@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fa_cnnf.errors import DecoderError
-from fa_cnnf.loop import Unroll, read_out
+from fa_cnnf.loop import Loop, Unroll
 from feedback_adapter.errors import OptionsError
 from feedback_adapter.sites import Inputs, Site, Tail, borrowed
 
@@ -46,7 +46,7 @@ class Decoder(nn.Module):
         return self.widen(h)
 
 
-class DecoderLoop(nn.Module):
+class DecoderLoop(Loop):
     """A frozen model with decoders; `decoders` makes one, `fa_cnnf.fit_decoders` trains it.
 
     Args:
@@ -70,27 +70,12 @@ class DecoderLoop(nn.Module):
         steps: int = 1,
         kind: str = "multiclass",
     ) -> None:
-        super().__init__()
-        if steps < 0:
-            raise OptionsError(f"steps={steps} is out of range: it must be at least 0.")
+        super().__init__(steps)
         if kind not in KINDS:
             raise OptionsError(f"kind={kind!r} is not possible: {', '.join(KINDS)} are.")
-        self.model, self.sites, self.steps, self.kind = model, tuple(sites), steps, kind
+        self.model, self.sites, self.kind = model, tuple(sites), kind
         self.decoders = nn.ModuleList(parts)
         self.gammas = nn.ParameterList(torch.zeros(1, c, 1, 1) for c in channels)
-
-    def forward(self, x: Tensor, steps: int | None = None, readout: str = "last") -> Tensor:
-        """Logits (batch, classes) of images after `steps` iterations (default: `self.steps`).
-
-        Args:
-            x: What the plain model takes.
-            steps: T, at least 0; 0 is the plain model.
-            readout: `"last"` or `"avg"`.
-
-        Raises:
-            OptionsError: An option is out of range.
-        """
-        return read_out(self.unroll(x, steps).logits, readout)
 
     def unroll(
         self,
@@ -115,16 +100,13 @@ class DecoderLoop(nn.Module):
             OptionsError: `steps` is negative.
             SiteError: A stage isn't in the model.
         """
-        steps = self.steps if steps is None else steps
-        if steps < 0:
-            raise OptionsError(f"steps={steps} is out of range: it must be at least 0.")
         take = read or _as_it_is
         with borrowed(self.model):
             with torch.no_grad():
                 tail = Tail(self.model, Inputs.of(x), list(self.sites))
             h = [a.detach() for a in tail.activations]
             logits, features, reconstructions = [take(tail.value).detach()], [h[0]], []
-            for _ in range(steps):
+            for _ in range(self.iterations(steps)):
                 top = logits[-1] if clamp is None else clamp(logits[-1])
                 back = self.reconstruct(h, top)
                 seen: list[Tensor] = []

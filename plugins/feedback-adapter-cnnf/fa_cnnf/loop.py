@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from fa_cnnf.chains import Chain
 from fa_cnnf.state import State
 from feedback_adapter.errors import OptionsError
 
-__all__ = ["CNNF", "READOUTS", "Unroll", "read_out"]
+__all__ = ["CNNF", "READOUTS", "Loop", "Unroll", "read_out"]
 
 READOUTS = ("last", "avg")
 """How logits are read out of the iterates: the last one, or the mean of all T + 1."""
@@ -52,7 +54,49 @@ def read_out(logits: Tensor, readout: str = "last") -> Tensor:
     return logits[-1] if readout == "last" else logits.mean(0)
 
 
-class CNNF(nn.Module):
+class Loop(nn.Module):
+    """A model that predicts again after feedback: what all loops share.
+
+    A subclass implements `unroll(x, steps, clamp)`.
+
+    Args:
+        steps: T, feedback iterations of `forward`, at least 0.
+
+    Raises:
+        OptionsError: `steps` is negative.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.iterations()
+
+    def forward(self, x: Tensor, steps: int | None = None, readout: str = "last") -> Tensor:
+        """Logits (batch, classes) of images after `steps` iterations (default: `self.steps`).
+
+        Args:
+            x: What the plain model takes.
+            steps: T, at least 0; 0 is the plain model.
+            readout: `"last"` or `"avg"`.
+
+        Raises:
+            OptionsError: An option is out of range.
+        """
+        return read_out(self.unroll(x, steps).logits, readout)
+
+    def iterations(self, steps: int | None = None) -> int:
+        """How many iterations a call makes: as many as asked for, or `self.steps`."""
+        steps = self.steps if steps is None else steps
+        if steps < 0:
+            raise OptionsError(f"steps={steps} is out of range: it must be at least 0.")
+        return steps
+
+    @abc.abstractmethod
+    def unroll(self, x: Any, steps: int | None = None) -> Unroll:
+        """All iterates of images."""
+
+
+class CNNF(Loop):
     """A convolutional net with recurrent generative feedback; `convert` makes one.
 
     Nothing of a call stays on the module: calls may run in several threads at once, and
@@ -78,28 +122,12 @@ class CNNF(nn.Module):
         steps: int = 1,
         step_size: float = 0.1,
     ) -> None:
-        super().__init__()
-        if steps < 0:
-            raise OptionsError(f"steps={steps} is out of range: it must be at least 0.")
+        super().__init__(steps)
         if not 0 <= step_size <= 1:
             raise OptionsError(f"step_size={step_size} is out of range: it must be in [0, 1].")
         self.bottom = bottom
         self.segments = nn.ModuleList(segments)
-        self.sites = tuple(sites)
-        self.steps, self.step_size = steps, step_size
-
-    def forward(self, x: Tensor, steps: int | None = None, readout: str = "last") -> Tensor:
-        """Logits (batch, classes) of images after `steps` iterations (default: `self.steps`).
-
-        Args:
-            x: What the plain model takes.
-            steps: T, at least 0; 0 is the plain model.
-            readout: `"last"` or `"avg"`.
-
-        Raises:
-            OptionsError: An option is out of range.
-        """
-        return read_out(self.unroll(x, steps).logits, readout)
+        self.sites, self.step_size = tuple(sites), step_size
 
     def unroll(
         self,
@@ -123,9 +151,6 @@ class CNNF(nn.Module):
         Raises:
             OptionsError: `steps` is negative.
         """
-        steps = self.steps if steps is None else steps
-        if steps < 0:
-            raise OptionsError(f"steps={steps} is out of range: it must be at least 0.")
         state = State(self.step_size, smooth=smooth)
         h = self.bottom(x, state)
         features, reconstructions = [h], []
@@ -133,7 +158,7 @@ class CNNF(nn.Module):
         inner_back: dict[str, list[Tensor]] = {name: [] for name in self.sites[1:]}
         o = self._top(h, state, inner_features)
         logits = [o]
-        for cycle in range(1, steps + 1):
+        for cycle in range(1, self.iterations(steps) + 1):
             top = o if clamp is None else clamp(o)
             g = top.detach() if cut else top
             for index in range(len(self.segments) - 1, -1, -1):

@@ -11,7 +11,7 @@ from torch import Tensor
 from fa_cnnf.decoder import DecoderLoop
 from fa_cnnf.loop import CNNF, read_out
 from fa_cnnf.tied import TiedLoop
-from feedback_adapter.errors import OptionsError
+from feedback_adapter.errors import EvidenceError, OptionsError
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Problem, Strategy
@@ -70,6 +70,14 @@ class CNNFStrategy(Strategy[CNNFOptions]):
 
         def outputs_of(logits: Tensor) -> Outputs:
             return Outputs({name: logits}, first.specs)
+
+        try:
+            evidence.loss(outputs_of(first[name]))
+        except KeyError as missing:
+            raise EvidenceError(
+                f"strategy='cnnf' generates from the first output alone, {name!r}, and this "
+                f"evidence is about {missing.args[0]!r}. Use strategy='residual'."
+            ) from None
 
         def clamp(logits: Tensor) -> Tensor:
             return evidence.clamp(outputs_of(logits))[name]

@@ -13,7 +13,7 @@ from fa_cnnf.nets import FashionNet
 from fa_cnnf.plugin import feedback_adapter_strategies
 from fa_cnnf.strategy import CNNFOptions, CNNFStrategy
 from fa_cnnf.tied import TiedLoop
-from feedback_adapter.errors import ModelError, OptionsError
+from feedback_adapter.errors import EvidenceError, ModelError, OptionsError
 from feedback_adapter.sites import Inputs
 from feedback_adapter.strategies.base import Problem
 
@@ -90,6 +90,26 @@ def test_strategy_generates_from_evidence(converted):
     assert result.losses.shape == (4, 3)
     assert (result.losses[-1] < result.losses[0]).all()
     assert result.trace["output"].shape == (4, 3, 10)
+
+
+def test_evidence_about_another_output_than_the_first_is_an_error():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            h = self.body(x)
+            return {"first": self.a(h), "second": self.b(h)}
+
+    outputs = {
+        name: fa.Output((f"{name}-x", f"{name}-y"), "multilabel", select=name)
+        for name in ("first", "second")
+    }
+    adapter = fa.wrap(Two(), outputs=outputs)
+    told = fa.Labels({"second-x": 1})
+    with pytest.raises(EvidenceError, match="'first', and this evidence is about 'second'"):
+        adapter.refine(torch.randn(2, 4), told, strategy="cnnf", pivots="body")
 
 
 def test_registered_name():

@@ -23,6 +23,7 @@ import fa_cnnf
 from fa_cnnf import fashion_mnist
 from fa_cnnf.attack import views_of
 from fa_cnnf.attacks import Objective, apgd, apgd_targeted, pgd, square
+from fa_cnnf.images import to_input
 from fa_cnnf.loop import CNNF
 
 NETS = ("fashion-cnn-adversarial:0", "fashion-cnnf-adversarial:1")
@@ -88,7 +89,7 @@ def main(
 ) -> None:
     """Compare on the adversarially trained pair of Fashion-MNIST."""
     pixels, labels = fashion_mnist.read(data)
-    x, y = fashion_mnist.to_input(pixels[:images]), labels[:images]
+    x, y = to_input(pixels[:images]), labels[:images]
     options = {"steps": steps, "targets": targets, "queries": queries, "seed": seed}
     rows: list[dict[str, Any]] = []
     for net in NETS:

@@ -20,6 +20,7 @@ from torch import Tensor
 import fa_cnnf
 import feedback_adapter as fa
 from fa_cnnf import fashion_mnist
+from fa_cnnf.images import to_input
 
 GROUPS = {
     "shoes": ["sandal", "sneaker", "ankle-boot"],
@@ -58,7 +59,7 @@ def main(
 ) -> None:
     """Measure on the first test images, clean and with Gaussian noise."""
     pixels, labels = fashion_mnist.read(fashion_mnist.FOLDER)
-    clean, y = fashion_mnist.to_input(pixels[:images]), labels[:images]
+    clean, y = to_input(pixels[:images]), labels[:images]
     generator = torch.Generator().manual_seed(seed)
     noisy = (clean + 2 * noise * torch.randn(clean.shape, generator=generator)).clamp(-1, 1)
     rows: list[dict[str, Any]] = []

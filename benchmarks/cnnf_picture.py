@@ -18,6 +18,7 @@ from torch import Tensor
 
 import fa_cnnf
 from fa_cnnf import fashion_mnist
+from fa_cnnf.images import to_input
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -57,7 +58,7 @@ def main(
 ) -> None:
     """Draw it, and print how many images feedback corrected and spoiled."""
     pixels, labels = fashion_mnist.read(fashion_mnist.FOLDER)
-    x, y = fashion_mnist.to_input(pixels[:images]), labels[:images]
+    x, y = to_input(pixels[:images]), labels[:images]
     generator = torch.Generator().manual_seed(seed)
     x = (x + 2 * noise * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
     with torch.no_grad():

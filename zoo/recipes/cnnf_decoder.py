@@ -29,9 +29,9 @@ import cnnf_small_net
 import fa_cnnf
 import feedback_adapter as fa
 from cnnf_corruptions import STRENGTHS, corrupt, noisy
-from cnnf_recipe import CLASSES, read
+from cnnf_recipe import read
 from cnnf_training import Images
-from fa_cnnf.fashion_mnist import to_input
+from fa_cnnf.images import SOURCES, to_input
 from fa_cnnf.nets import SmallResNet
 
 
@@ -219,7 +219,7 @@ def main(
             ]
             print(kind, strength, key, found, flush=True)
         if (kind, strength) in (("none", 0.0), ("gaussian", strengths["gaussian"][-1])):
-            known = told(loops["decoders"], bad, y, case, CLASSES[name])
+            known = told(loops["decoders"], bad, y, case, list(SOURCES[name].CLASSES))
             steps = {"frozen": 0, "decoders": STEPS, "decoders, told": STEPS}
             rows += [
                 {"model": k, "iteration": steps[k], "accuracy": v, "masked": True, **what}

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import itertools
 import json
 import platform
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -20,9 +17,8 @@ from safetensors.torch import save_file
 
 import fa_cnnf
 from cnnf_training import MODES, Images, Settings, Stepper, build, fabric_for, fit
-from fa_cnnf import fashion_mnist
 from fa_cnnf.checkpoints import LIBRARY
-from fa_cnnf.fashion_mnist import to_input
+from fa_cnnf.images import SOURCES, to_input
 
 ITERATIONS = (0, 1, 2, 5, 10)
 DEV = 5000
@@ -48,54 +44,9 @@ class Recipe:
     settings: Settings
 
 
-CLASSES = {
-    "fashion": list(fashion_mnist.CLASSES),
-    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(),
-}
-
-
-def read_fashion(folder: Path) -> tuple[Images, Images]:
-    """Training and test images of Fashion-MNIST from its four IDX files, packed or not."""
-
-    train, test = (Images(*fashion_mnist.read(folder, split)) for split in ("train", "test"))
-    return train, test
-
-
-def read_cifar10(folder: Path) -> tuple[Images, Images]:
-    """Training and test images of CIFAR-10: official batches, or `cifar10_jpeg.npz`.
-
-    The latter holds JPEGs of quality 75 (PSNR about 30 dB): say so beside any number.
-    """
-    packed = folder / "cifar10_jpeg.npz"
-    if not packed.is_file():
-        from torchvision.datasets import CIFAR10
-
-        sets = [CIFAR10(folder, train) for train in (True, False)]
-        parts = [
-            Images(
-                torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets)
-            )
-            for d in sets
-        ]
-        return parts[0], parts[1]
-    from PIL import Image
-
-    archive = np.load(packed)
-    splits = []
-    for split in ("train", "test"):
-        raw, at = archive[f"{split}_jpeg"].tobytes(), archive[f"{split}_offset"]
-        photos = [
-            np.asarray(Image.open(io.BytesIO(raw[a:b])).convert("RGB"))
-            for a, b in itertools.pairwise(at)
-        ]
-        pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous()
-        splits.append(Images(pixels, torch.from_numpy(archive[f"{split}_label"]).long()))
-    return splits[0], splits[1]
-
-
 def read(data: str, folder: Path) -> tuple[Images, Images, Images]:
     """Training, dev and test images."""
-    train, test = (read_fashion if data == "fashion" else read_cifar10)(folder)
+    train, test = (Images(*SOURCES[data].read(folder, part)) for part in ("train", "test"))
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     keep = len(train) - min(DEV, len(train) // 10)
     train = Images(train.images[order], train.labels[order])
@@ -172,7 +123,7 @@ def write(
             "model": settings.net,
             "kwargs": settings.architecture(),
         },
-        "outputs": {"output": {"kind": "multiclass", "labels": CLASSES[recipe.data]}},
+        "outputs": {"output": {"kind": "multiclass", "labels": list(SOURCES[recipe.data].CLASSES)}},
         "transform": None,
         "weights": {
             "file": file.name,
@@ -192,6 +143,7 @@ def write(
 
 def _card(recipe: Recipe, config: dict[str, Any]) -> str:
     s, training, scores = recipe.settings, config["training"], config["metrics"]
+    classes = SOURCES[recipe.data].CLASSES
     shown = [t for t in scores["test"] if s.steps or t == "0"]
     rows = "\n".join(
         f"| {split} | {' | '.join(f'{values[t]:.2f}' for t in shown)} |"
@@ -216,7 +168,7 @@ def _card(recipe: Recipe, config: dict[str, Any]) -> str:
 
 - **Network**: `fa_cnnf`'s `{s.net}`, {loop}.
 - **Input**: {"28 x 28 grey" if recipe.data == "fashion" else "32 x 32 RGB"}, values in [-1, 1].
-- **Output**: one of {len(CLASSES[recipe.data])} classes: {", ".join(CLASSES[recipe.data])}.
+- **Output**: one of {len(classes)} classes: {", ".join(classes)}.
 - **Weights**: float16; the scores are after that rounding.
 - **Load**: the plugin feedback-adapter-cnnf builds the net:
 

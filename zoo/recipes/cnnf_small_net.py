@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cnnf_training import Images
-from fa_cnnf.fashion_mnist import to_input
+from fa_cnnf.images import to_input
 from fa_cnnf.nets import SmallResNet
 
 

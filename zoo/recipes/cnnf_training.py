@@ -27,7 +27,7 @@ from torch import Tensor
 
 import fa_cnnf
 from fa_cnnf import checkpoints
-from fa_cnnf.fashion_mnist import to_input
+from fa_cnnf.images import to_input
 
 try:
     from lightning_fabric import Fabric

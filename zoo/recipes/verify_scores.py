@@ -115,7 +115,8 @@ def _fashion_scores(folder: Path, data: Path, split: str) -> dict[str, float]:
     """Accuracy on clean images, at iteration 0, at the last one of training, and of their mean."""
     import cnnf_recipe
     import fa_cnnf
-    from fa_cnnf.fashion_mnist import FOLDER, to_input
+    from fa_cnnf.fashion_mnist import FOLDER
+    from fa_cnnf.images import to_input
 
     here = data / FOLDERS["fashion"]
     _, dev, test = cnnf_recipe.read("fashion", here if here.is_dir() else FOLDER)

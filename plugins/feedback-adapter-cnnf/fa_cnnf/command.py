@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fa_cnnf import fashion_mnist
 from fa_cnnf.attack import KINDS, Budget, Row
 from fa_cnnf.attack import attack as run
 from fa_cnnf.checkpoints import load
+from fa_cnnf.images import read, to_input
 from fa_cnnf.loop import CNNF
+from feedback_adapter.checkpoint import find, read_config
 from feedback_adapter.errors import CheckpointError
 
 __all__ = ["attack"]
@@ -26,7 +26,10 @@ __all__ = ["attack"]
 def attack(
     checkpoint: Annotated[str, typer.Argument(help="Name or folder of a CNN-F checkpoint.")],
     eps: Annotated[list[float], typer.Option(help="Largest change of a pixel, 0 to 1. Repeat.")],
-    data: Annotated[Path, typer.Option(help="Folder of Fashion-MNIST.")] = fashion_mnist.FOLDER,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images. [default: Debian's of Fashion-MNIST]"),
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="How many, the first of the test split.")] = 50,
     readout: Annotated[
         list[str] | None, typer.Option(help="An iteration, or avg. Repeat. [default: 0, T, avg]")
@@ -49,16 +52,18 @@ def attack(
     Attacks run one after the other, each on the images that still withstand; `worst` is what is
     left of them in the end. Accuracies are upper bounds: a better attack can only lower them.
     """
-    model = _model(checkpoint)
-    other = _model(source) if source else None
-    pixels, labels = fashion_mnist.read(data)
+    model, own = _read(checkpoint)
+    other, others = _read(source) if source else (None, own)
+    if own != others:
+        raise CheckpointError(f"{source!r} was trained on {others!r}, {checkpoint!r} on {own!r}.")
+    pixels, labels = read(own, data)
     asked = readout or list(dict.fromkeys(["0", str(model.steps), "avg"] if model.steps else ["0"]))
     console = Console(stderr=True)
     rows: list[Row] = []
     with console.status("clean") as status:
         rows = run(
             model,
-            fashion_mnist.to_input(pixels[:images]),
+            to_input(pixels[:images]),
             labels[:images],
             eps,
             readouts=asked,
@@ -85,8 +90,8 @@ def _name(row: Row) -> str:
     return f"{row.readout} {row.iteration} {row.attack} eps {row.eps:g}"
 
 
-def _model(name: str) -> CNNF:
+def _read(name: str) -> tuple[CNNF, str]:
+    """The model of a checkpoint, and what images it was trained on."""
     model = load(name).model
-    if not isinstance(model, CNNF) or model(torch.full((1, 1, 28, 28), 0.0)).shape[-1] != 10:
-        raise CheckpointError(f"{name!r} doesn't classify Fashion-MNIST.")
-    return model
+    assert isinstance(model, CNNF), "so it is built"
+    return model, read_config(find(name))["data"]["source"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import InputError
 
-__all__ = ["CLASSES", "FOLDER", "read", "to_input"]
+__all__ = ["CLASSES", "FOLDER", "read"]
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts them."""
@@ -35,11 +35,6 @@ def read(folder: Path, split: str = "test") -> tuple[Tensor, Tensor]:
         raise InputError(f"split={split!r} is not possible: 'train' and 'test' are.")
     images = _idx(folder / f"{prefix}-images-idx3-ubyte")[:, None]
     return images, _idx(folder / f"{prefix}-labels-idx1-ubyte").long()
-
-
-def to_input(pixels: Tensor) -> Tensor:
-    """uint8 pixels as the nets take them, in [-1, 1]."""
-    return pixels.float() / 127.5 - 1
 
 
 def _idx(path: Path) -> Tensor:

@@ -33,7 +33,7 @@ from feedback_adapter.protocols.rows import PLAIN, Row, write_rows
 from feedback_adapter.protocols.tables import markdown
 
 CHECKPOINT = "flickr8k-caption-lite0"
-STRATEGIES = ["residual", "residual-reference"]
+STRATEGIES = ["newton", "residual", "residual-reference"]
 """With one pivot the layer-wise form is the same computation: `--strategy layerwise` shows it."""
 NEIGHBOURS, SHARE = 20, 0.5
 """Of the rival that mixes the image's own vector with its neighbours', chosen on dev."""
@@ -132,7 +132,9 @@ def main(
         "image and neighbours in words": Neighbours(vectors, theirs, NEIGHBOURS, SHARE),
     }
     rows: list[Row] = []
-    for own, others in (({}, rivals), *(({n: a}, {}) for n, a in strategies_of(request).items())):
+    measured = strategies_of(request)
+    measured["residual, untuned"] = {"strategy": "residual", "options": fa.ResidualOptions()}
+    for own, others in (({}, rivals), *(({n: a}, {}) for n, a in measured.items())):
         found = protocol.run(
             tail, part.maps[:count], part.captions[:count], part.words[:count], own,
             lambda note: print(f"\r{note:70}", end="", file=sys.stderr),

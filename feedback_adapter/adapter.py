@@ -111,9 +111,9 @@ class Adapter:
                 its arguments, or a dict of its keyword arguments.
             evidence: What is known, e.g. `Labels({"dog": 1})`.
             strategy: Name of a strategy. By default, or with `"auto"`, what measured best:
-                `"posterior"` where label statistics are there (`fit_prior`), a label is
-                known and no option of another strategy is given; else the checkpoint's,
-                else `"residual"`.
+                `"posterior"` where label statistics are there (`fit_prior`) and a label is
+                known; else the checkpoint's, else `"newton"`, whose steps need no tuning.
+                Where that has no such option as is given (`step_size`), `"residual"`.
             pivots: Names of sites or sites, or `"auto"`; by default the checkpoint's.
             options: The strategy's options, whole.
             **overrides: Single options by name, e.g. `steps=20`.
@@ -176,7 +176,8 @@ class Adapter:
             images: As for `refine`; about a thousand tell sites apart that
                 differ by a few tenths of a point.
             evidence: What is known of them, at least two variables of an image.
-            strategy: Name of the strategy; it must descend (`"residual"`, `"layerwise"`).
+            strategy: Name of the strategy; it must descend (`"residual"`, `"layerwise"`). By
+                default the checkpoint's if it does, else `"residual"`.
             pivots: Sites to try; by default six from early to late.
             steps: Most steps to try; every smaller number is tried with it.
             step_sizes: Step sizes to try; by default 0.1, 0.3, 1 and 3 times that of the
@@ -200,6 +201,8 @@ class Adapter:
             OptionsError: A value is out of its range, or the strategy takes no steps.
         """
         name = strategy or self.defaults.strategy
+        if strategy is None and name not in ("residual", "layerwise"):
+            name = "residual"
         kind = plugins.strategy(name).options
         own = self.defaults.options_for(name, kind, None, overrides)
         if not hasattr(own, "step_size"):
@@ -282,10 +285,14 @@ class Adapter:
         self, bound: Evidence, inputs: Inputs, options: Any, overrides: Mapping[str, Any]
     ) -> str:
         """The strategy that measured best for what is there, and takes what is asked for."""
-        own = self.defaults.strategy
-        takes = {field.name for field in dataclasses.fields(plugins.strategy("posterior").options)}
-        asked = options is not None or not takes.issuperset(overrides)
-        if asked or not self.priors or inputs.batch == 0:
+
+        def takes(name: str) -> bool:
+            kind = plugins.strategy(name).options
+            possible = {field.name for field in dataclasses.fields(kind)}
+            return possible.issuperset(overrides) and (options is None or type(options) is kind)
+
+        own = self.defaults.strategy if takes(self.defaults.strategy) else "residual"
+        if options is not None or not takes("posterior") or not self.priors or inputs.batch == 0:
             return own
         device = inputs.images.device
         blank = Outputs(

@@ -132,7 +132,7 @@ def load(
     transform = Transform(**config["transform"]) if config.get("transform") else None
     refine = config.get("refine") or {}
     defaults = Defaults(
-        strategy=refine.get("strategy", "residual"),
+        strategy=refine.get("strategy", Defaults.strategy),
         pivots=tuple(refine["pivots"]) if isinstance(refine.get("pivots"), list) else "auto",
         options=refine.get("options", {}),
         others=refine.get("others", {}),

@@ -22,7 +22,7 @@ class Defaults:
         others: Likewise for other strategies, by the strategy's name.
     """
 
-    strategy: str = "residual"
+    strategy: str = "newton"
     pivots: tuple[str, ...] | str = "auto"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     others: Mapping[str, Mapping[str, Any]] = dataclasses.field(

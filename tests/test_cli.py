@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory) -> Path:
         model.fc.weight.mul_(5)
     adapter = fa.Adapter(
         model.eval(), {"output": fa.Output(LABELS)}, transform=fa.Transform((48, 64), "bilinear"),
-        defaults=fa.Defaults(pivots=("layer3",), options={"steps": 3, "step_size": 0.05}),
+        defaults=fa.Defaults("residual", ("layer3",), {"steps": 3, "step_size": 0.05}),
     )  # fmt: skip
     folder = adapter.save(tmp_path_factory.mktemp("zoo") / "tiny-words")
     config = json.loads((folder / "config.json").read_text())
@@ -219,11 +219,11 @@ def test_evaluate_json(command_line, checkpoint, flickr8k, tmp_path):
     assert {"python", "torch", "timm"} <= set(said["versions"])
     assert all(set(row) == ROW for row in rows)
     assert {row["images"] for row in rows} == {12}
-    names = ["residual", "layerwise", "layerwise-reference", "residual-reference"]
+    names = ["newton", "residual", "layerwise", "layerwise-reference", "residual-reference"]
     assert [(row["method"], row["known"]) for row in rows if row["metric"] == "mAP"] == [
         ("none", 0), *((name, known) for name in names for known in (34, 100)),
     ]  # fmt: skip
-    assert sum(row["metric"] == "mAP, 50% wrong" for row in rows) == 4
+    assert sum(row["metric"] == "mAP, 50% wrong" for row in rows) == 5
     for row in rows:
         if row["metric"] == "mAP":
             assert 0 < row["value"] <= 100

@@ -324,6 +324,25 @@ def test_layerwise_goes_on_from_the_best_of_the_pivot_before():
 # ---- mistakes ----
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "newton"),
+        ({"strategy": "auto"}, "newton"),
+        ({"steps": 1}, "newton"),
+        ({"reach": 2.0}, "newton"),
+        ({"step_size": 0.02}, "residual"),
+        ({"options": fa.ResidualOptions(steps=1)}, "residual"),
+        ({"strategy": "layerwise"}, "layerwise"),
+    ],
+)
+def test_the_default_is_newton_where_it_takes_what_is_given(given, name):
+    told = fa.Labels({LABELS[0]: 1})
+    result = tiny_adapter().refine(tiny_images(2), told, **given)
+    assert result.strategy == name
+    assert (result.losses[-1] < result.losses[0]).all()
+
+
 def test_unknown_names_get_a_near_miss():
     adapter, images, told = tiny_adapter(), tiny_images(2), fa.Labels({"cat": 1})
     with pytest.raises(OptionsError, match=r"'residual' has no option 'stepsize'.*'step_size'"):

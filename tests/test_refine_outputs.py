@@ -8,7 +8,7 @@ import feedback_adapter as fa
 from feedback_adapter.errors import SiteError
 from feedback_adapter.testing import tiny_images
 
-STRATEGIES = ["residual", "layerwise"]
+STRATEGIES = ["residual", "layerwise", "newton"]
 
 
 def one(evidence: fa.Evidence, image: int) -> fa.Evidence:

@@ -19,7 +19,7 @@ def test_changes_table_and_json():
     assert {change.label for change in unknown} == set(LABELS) - {"dog"}
     assert len(result.changes(1, top=2)) == 3
     described = result.to_dict(top=1)
-    assert described["strategy"] == "residual"
+    assert described["strategy"] == "newton"
     assert described["images"][0]["losses"] == pytest.approx(result.losses[:, 0].tolist(), abs=1e-5)
     assert described["images"][1]["predictions"][0]["label"] == "dog"
     table = result.table(top=2)

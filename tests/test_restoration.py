@@ -16,7 +16,7 @@ from feedback_adapter.testing import (
     untouched,
 )
 
-STRATEGIES = ["residual", "layerwise"]
+STRATEGIES = ["residual", "layerwise", "newton"]
 TOLD = fa.Labels({"cat": 1, "snow": 0})
 CALL = nn.Module.__call__
 
@@ -229,7 +229,7 @@ def test_threads_refine_one_model_at_once(model):
         strategy: adapter.refine(images, TOLD, strategy=strategy, steps=12)
         for strategy in STRATEGIES
     }
-    start = threading.Barrier(3)
+    start, count = threading.Barrier(len(STRATEGIES) + 1), 4 * len(STRATEGIES)
     results, errors = [], []
 
     def work(strategy: str) -> None:
@@ -247,7 +247,7 @@ def test_threads_refine_one_model_at_once(model):
         other = TinyNet().eval()
         expected = other(images)
         start.wait()
-        while len(results) + 8 * len(errors) < 8:
+        while len(results) + count * len(errors) < count:
             if not torch.equal(other(images), expected):
                 errors.append(AssertionError("another model's answer changed"))
 
@@ -259,7 +259,7 @@ def test_threads_refine_one_model_at_once(model):
         for thread in threads:
             thread.join()
     assert not errors
-    assert len(results) == 8
+    assert len(results) == count
     for strategy, result in results:
         assert torch.equal(result.after, alone[strategy].after)
     assert nn.Module.__call__ is CALL

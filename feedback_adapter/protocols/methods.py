@@ -37,9 +37,18 @@ def strategies_of(request: Request) -> dict[str, dict[str, Any]]:
     others have the checkpoint's options; what it has for its own strategy, strategies of that
     kind take, too.
     """
-    adapter = request.adapter
+    adapter, defaults = request.adapter, request.adapter.defaults
+    descent = defaults.others.get("residual", {})
+    if defaults.strategy in _DESCENTS:
+        descent = defaults.options
     tuned = (request.config.get("refine") or {}).get("reference", {})
-    usual = ["residual", "layerwise", *(["posterior"] if adapter.priors else []), *REFERENCES]
+    usual = [
+        "newton",
+        "residual",
+        "layerwise",
+        *(["posterior"] if adapter.priors else []),
+        *REFERENCES,
+    ]
     chosen: dict[str, dict[str, Any]] = {}
     for name in request.strategies or usual:
         if name in REFERENCES:
@@ -48,7 +57,6 @@ def strategies_of(request: Request) -> dict[str, dict[str, Any]]:
             at = request.pivots or own.pop("pivots", None)
             chosen[name] = {"strategy": plain, "pivots": at, "options": kind.reference(**own)}
         else:
-            defaults = dict(adapter.defaults.options) if name in _DESCENTS else {}
-            options = {**defaults, **request.options}
+            options = {**(descent if name in _DESCENTS else {}), **request.options}
             chosen[name] = {"strategy": name, "pivots": request.pivots, **options}
     return chosen

@@ -123,9 +123,11 @@ class _Run:
         bad = (~found.isfinite()).nonzero().flatten()
         if len(bad):
             image = int(bad[0])
+            reason = "Try a smaller reach, or another pivot"
+            if check:  # the plain model's
+                reason = "The model's outputs aren't finite"
             raise EvidenceError(
-                f"The evidence loss of image {image} is {float(found[image])}. "
-                "Try a smaller reach, or another pivot."
+                f"The evidence loss of image {image} is {float(found[image])}. {reason}."
             )
         return outputs, losses
 
@@ -168,7 +170,7 @@ class _Run:
     def _changes(self) -> list[Tensor]:
         if not self.alone:
             return [point.clone() for point in self.points]
-        return [self.points[0] - self.tail.activations[0]]
+        return [self.points[0] - self.tail.activations[0].detach()]
 
     def _inner(self, left: Sequence[Tensor], right: Sequence[Tensor] | None = None) -> Tensor:
         """Inner product (batch,) of activations in units; with itself by default."""

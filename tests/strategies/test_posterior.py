@@ -69,7 +69,7 @@ def test_auto_uses_the_statistics_where_a_label_is_known(adapter):
     assert p[0, 0] > 0.999
     assert torch.equal(p[1], before[1])
     assert adapter.refine(images, fa.Labels({"a": 1}), strategy="residual").strategy == "residual"
-    assert adapter.refine(images, fa.Labels({"a": 1}), steps=2).strategy == "residual"
+    assert adapter.refine(images, fa.Labels({"a": 1}), step_size=0.1).strategy == "residual"
     assert adapter.refine(images, fa.Labels({"a": 1}), joint=0.2).strategy == "posterior"
 
 

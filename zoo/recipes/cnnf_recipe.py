@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 import fa_cnnf
 from cnnf_training import MODES, Images, Settings, Stepper, build, fabric_for, fit
 from fa_cnnf.checkpoints import LIBRARY
+from fa_cnnf.cifar10 import PACKED
 from fa_cnnf.images import SOURCES, to_input
 
 ITERATIONS = (0, 1, 2, 5, 10)
@@ -161,6 +162,7 @@ def _card(recipe: Recipe, config: dict[str, Any]) -> str:
         if s.steps
         else "no feedback in training (the twin); run it at iteration 0"
     )
+    start = f" --start {training['start']}" if "start" in training else ""
     columns = " | ".join("avg" if t == "avg" else f"iteration {t}" for t in shown)
     return f"""# {recipe.name}
 
@@ -198,7 +200,7 @@ Accuracies under attack are in docs/cnnf.md: read that before you rely on any ro
 to {s.clip:g}. Seed {training["seed"]}; {training["seconds"]:.1f} seconds on {training["machine"]}.
 {training.get("note", "")}The weights are the last ones.
 
-    python {recipe.script} --name {recipe.name} --data DATA --out OUT --epochs {training["epochs"]}
+    python {recipe.script} --name {recipe.name} --data DATA --out OUT --epochs {training["epochs"]}{start}
 
 Every setting is in `config.json` under "training".
 """
@@ -264,9 +266,13 @@ def run(
         "machine": torch.cuda.get_device_name() if fabric.device.type == "cuda" else "CPU",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
+    notes: list[str] = []
     if start is not None:
         training["start"] = start.name
-        training["note"] = f"Training started from the weights of {start.name}. "
+        notes.append(f"Training started from the weights of {start.name}. ")
+    if recipe.data == "cifar10" and (data / PACKED).is_file():
+        notes.append("All images were JPEGs of quality 75 (PSNR about 30 dB). ")
+    training["note"] = "".join(notes)
     config = write(out, recipe, model, training, scores)
     console.print(f"{recipe.name} is in {out}: accuracy by iteration {scores['test']}")
     return config

@@ -28,6 +28,7 @@ FOLDERS = {
     "coco-objects": "coco6k",
     "tinyimagenet-fine": "tinyimagenet_h",
     "fashion": "fashion-mnist",
+    "cifar10": "cifar10",
 }
 """Where the data of each source is, below the folder that `--data` names."""
 
@@ -57,8 +58,8 @@ def scores(folder: Path, data: Path, split: str) -> dict[str, float]:
     """
     source = read_config(folder)["data"]["source"]
     note = f"{folder.name}, {split}"
-    if source == "fashion":
-        return _fashion_scores(folder, data, split)
+    if source in ("fashion", "cifar10"):
+        return _loop_scores(folder, source, data / FOLDERS[source], split)
     adapter = fa.load(folder)
     name, spec = next(iter(adapter.outputs.items()))
     images = read(data / FOLDERS[source], spec.labels, source).subset(split)
@@ -111,15 +112,15 @@ def _tree_scores(adapter: fa.Adapter, outputs: Outputs, images: LabelledImages) 
     }
 
 
-def _fashion_scores(folder: Path, data: Path, split: str) -> dict[str, float]:
+def _loop_scores(folder: Path, source: str, data: Path, split: str) -> dict[str, float]:
     """Accuracy on clean images, at iteration 0, at the last one of training, and of their mean."""
     import cnnf_recipe
     import fa_cnnf
     from fa_cnnf.fashion_mnist import FOLDER
     from fa_cnnf.images import to_input
 
-    here = data / FOLDERS["fashion"]
-    _, dev, test = cnnf_recipe.read("fashion", here if here.is_dir() else FOLDER)
+    elsewhere = source == "fashion" and not data.is_dir()
+    _, dev, test = cnnf_recipe.read(source, FOLDER if elsewhere else data)
     part = dev if split == "dev" else test
     model: Any = fa_cnnf.load(folder).model
     with torch.inference_mode():

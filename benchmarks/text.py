@@ -78,11 +78,9 @@ def main(
 
 
 def methods(model: Cached) -> dict[str, dict[str, Any]]:
-    """Our strategies, with the options of this library, too, and the published residual form."""
+    """Our strategies and the published residual form."""
     chosen = strategies_of(Request(model.name, model.tail, model.config, Path()))
-    untuned = {"strategy": "residual", "options": fa.ResidualOptions()}
-    named = {name: chosen[name] for name in ("newton", "residual", "residual-reference")}
-    return {**named, "residual, untuned": untuned}
+    return {name: chosen[name] for name in ("residual", "residual-reference")}
 
 
 def rivals(

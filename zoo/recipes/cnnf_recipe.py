@@ -162,7 +162,9 @@ def _card(recipe: Recipe, config: dict[str, Any]) -> str:
         if s.steps
         else "no feedback in training (the twin); run it at iteration 0"
     )
-    start = f" --start {training['start']}" if "start" in training else ""
+    options = f"--epochs {training['epochs']}"
+    if "start" in training:
+        options += f" --start {training['start']}"
     columns = " | ".join("avg" if t == "avg" else f"iteration {t}" for t in shown)
     return f"""# {recipe.name}
 
@@ -200,7 +202,7 @@ Accuracies under attack are in docs/cnnf.md: read that before you rely on any ro
 to {s.clip:g}. Seed {training["seed"]}; {training["seconds"]:.1f} seconds on {training["machine"]}.
 {training.get("note", "")}The weights are the last ones.
 
-    python {recipe.script} --name {recipe.name} --data DATA --out OUT --epochs {training["epochs"]}{start}
+    python {recipe.script} --name {recipe.name} --data DATA --out OUT {options}
 
 Every setting is in `config.json` under "training".
 """

@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from fa_cnnf import command, fashion_mnist
+from feedback_adapter.errors import CheckpointError
 from feedback_adapter.plugins import plugins
 
 ready = (
@@ -31,3 +32,13 @@ def test_attack_prints_rows_of_the_results_format():
         ("avg", None),
     }
     assert [r["attack"] for r in rows] == ["none", "after-pgd3", "worst"] * 3
+
+
+@pytest.mark.skipif(not ready, reason="needs the zoo and Debian's dataset-fashion-mnist")
+def test_attacks_are_not_transferred_from_a_net_of_other_images():
+    app = typer.Typer()
+    app.command()(command.attack)
+    options = "fashion-cnnf-adversarial --eps 0.2 --source cifar10-wrn-cnn-adversarial"
+    error = CliRunner().invoke(app, options.split()).exception
+    assert isinstance(error, CheckpointError)
+    assert "'cifar10-wrn-cnn-adversarial' was trained on 'cifar10'" in str(error)

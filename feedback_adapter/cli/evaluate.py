@@ -90,10 +90,10 @@ def evaluate(
         print_json(results(rows, seeds, **notes))
         return
     headings, cells = table(rows, unit, spread=False)
-    title: str | None = f"{checkpoint}, {split}, {rows[0].images} images"
+    console.print(f"{checkpoint}, {split}, {rows[0].images} images", markup=False, soft_wrap=True)
     for start in range(3, len(headings), ACROSS):
         places = [0, 1, 2, *range(len(headings))[start : start + ACROSS]]
-        shown = Table(title=title, title_justify="left")
+        shown = Table()
         for place in places:
             side = "right" if place > 1 else "left"
             shown.add_column(headings[place], justify=side, overflow="fold")
@@ -101,7 +101,6 @@ def evaluate(
             if any(line[place] for place in places[3:]):
                 shown.add_row(*(line[place] for place in places))
         console.print(shown)
-        title = None
 
 
 def _amounts(name: str, text: str | None) -> tuple[float, ...]:

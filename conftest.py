@@ -1,6 +1,7 @@
 """Fixtures and settings for every test: the library's, the zoo's and the plugins'."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from feedback_adapter.cli import common, main
+
+CommandLine = Callable[..., tuple[int, str, str]]
 DATA = Path(os.environ.get("FEEDBACK_ADAPTER_DATA", Path(__file__).parents[1] / "shared" / "data"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -32,3 +36,21 @@ def data_dir() -> Callable[[str], Path]:
         return found
 
     return folder
+
+
+@pytest.fixture
+def command_line(capsys, monkeypatch) -> CommandLine:
+    """Run the program in this process: exit code, standard output, standard error."""
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["feedback-adapter", *map(str, words)])
+        monkeypatch.setattr(common.console, "_width", 200)
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as error:
+            code = error.code or 0
+        return code, *capsys.readouterr()
+
+    return run

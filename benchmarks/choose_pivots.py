@@ -23,11 +23,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from cached import Cached
 
 import feedback_adapter as fa
-from feedback_adapter.protocols.metrics import mean_average_precision
-from feedback_adapter.protocols.partial_labels import PartialLabels
+from fa_evaluate.cached import Cached
+from fa_evaluate.metrics import mean_average_precision
+from fa_evaluate.protocols.partial_labels import PartialLabels
 from feedback_adapter.strategies.selection import Trial
 
 CHECKPOINT = "caption-words-lite0"

@@ -8,29 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback_adapter.cli import common, main
-
 Run = Callable[..., str]
-CommandLine = Callable[..., tuple[int, str, str]]
 SCRIPT = Path(sys.executable).with_name("feedback-adapter")
-
-
-@pytest.fixture
-def command_line(capsys, monkeypatch) -> CommandLine:
-    """Run the program in this process: exit code, standard output, standard error."""
-
-    def run(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["feedback-adapter", *map(str, words)])
-        monkeypatch.setattr(common.console, "_width", 200)
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as error:
-            code = error.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="session")

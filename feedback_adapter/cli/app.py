@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from feedback_adapter.cli import commands, demo, evaluate, plugins, refine, sites, zoo
+from feedback_adapter.cli import commands, demo, plugins, refine, sites, zoo
 from feedback_adapter.errors import FeedbackAdapterError
 
 __all__ = ["app", "main"]
@@ -22,7 +22,6 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(refine.refine)
-app.command()(evaluate.evaluate)
 app.command()(sites.sites)
 app.command("plugins")(plugins.list_plugins)
 app.add_typer(zoo.app, name="zoo")

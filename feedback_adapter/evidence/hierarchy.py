@@ -85,7 +85,7 @@ class WordNet:
 @functools.cache
 def wordnet() -> WordNet:
     """The shipped hierarchy, read once."""
-    text = files("feedback_adapter.data").joinpath("imagenet_hierarchy.json").read_text("utf-8")
+    text = files("feedback_adapter.evidence").joinpath("imagenet_hierarchy.json").read_text("utf-8")
     content = json.loads(text)
     synsets = content["synsets"]
     return WordNet(

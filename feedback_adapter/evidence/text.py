@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feedback_adapter.data.words import lemma
 from feedback_adapter.errors import EvidenceError, OptionsError, did_you_mean
 from feedback_adapter.evidence.base import Evidence, Unbound
+from feedback_adapter.evidence.lemmas import lemma
 from feedback_adapter.outputs import Output, Outputs
 
 __all__ = ["Reliability", "Text", "mentions", "parse_text"]

@@ -18,7 +18,7 @@ import feedback_adapter as fa
 from caption_training import Fit, Settings
 from caption_words import RECIPE
 from checkpoint import machine, round_weights
-from feedback_adapter.data import LabelledImages
+from fa_evaluate.data import LabelledImages
 from feedback_adapter.networks import Captioner
 from verify_scores import caption_scores
 

@@ -22,13 +22,13 @@ import pixels
 from caption_card import write
 from caption_features import block_maps, head_adapter, pooled, refined
 from caption_training import Settings, encode, fit, vocabulary_of
-from feedback_adapter.data import LabelledImages, read
-from feedback_adapter.data.flickr8k import read_captions
+from fa_evaluate.caption_metrics import cider
+from fa_evaluate.data import LabelledImages, read
+from fa_evaluate.data.flickr8k import read_captions
 from feedback_adapter.evidence.captions import tokenise
 from feedback_adapter.networks import Captioner
 from feedback_adapter.networks.decoder import CaptionDecoder
 from feedback_adapter.networks.decoding import beam_search
-from feedback_adapter.protocols.caption_metrics import cider
 
 BASE = "caption-words-lite0"
 CROP = 0.5

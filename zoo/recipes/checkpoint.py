@@ -28,7 +28,7 @@ class Recipe:
         name: Of the checkpoint.
         script: The recipe's file, relative to the repository.
         summary: One line for lists.
-        source: What the labels mean: a source of `feedback_adapter.data.read`.
+        source: What the labels mean: a source of `fa_evaluate.data.read`.
         data: For the card: which images, which splits, where labels come from.
         citation: For the card: whose data it is.
         license: What the data's licence allows.

@@ -1,4 +1,4 @@
-"""Write `feedback_adapter/data/imagenet_hierarchy.json`: WordNet's nouns above ImageNet's classes.
+"""Write WordNet's nouns above ImageNet's classes: `evidence/imagenet_hierarchy.json`.
 
 WordNet 3.0's noun files (`data.noun`, `index.noun`) are in Debian's package wordnet-base;
 timm knows the WordNet ids of the 1,000 classes.
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from timm.data import ImageNetInfo
 
-TARGET = Path(__file__).parents[2] / "feedback_adapter" / "data" / "imagenet_hierarchy.json"
+TARGET = Path(__file__).parents[2] / "feedback_adapter" / "evidence" / "imagenet_hierarchy.json"
 
 
 def main(

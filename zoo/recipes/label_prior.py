@@ -4,7 +4,8 @@
 
 DATA is the folder of the checkpoint's data. The plain model runs once over the training images;
 the moments of its probabilities and of the labels go to `prior-OUTPUT.safetensors` (float16),
-their sha256 and the mix, chosen on dev (benchmarks/partial_labels.py), to `config.json`.
+their sha256 and the mix, which the benchmark `partial_labels.py` of the evaluation plugin chose on
+dev, to `config.json`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from rich.console import Console
 from rich.progress import track
 
 import feedback_adapter as fa
+from fa_evaluate.data import LabelledImages, read
 from feedback_adapter.checkpoint import read_config
-from feedback_adapter.data import LabelledImages, read
 
 CHOSEN: dict[str, dict[str, Any]] = {
     "caption-words-lite0": {

@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Images(Protocol):
-    """What `load` needs of `feedback_adapter.data.LabelledImages`."""
+    """What `load` needs of `fa_evaluate.data.LabelledImages`."""
 
     @property
     def targets(self) -> np.ndarray: ...

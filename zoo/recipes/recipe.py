@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import checkpoint
 import lite0
 from checkpoint import Recipe
-from feedback_adapter.data import read
+from fa_evaluate.data import read
 from multilabel import LOSSES, fit
 from pixels import load
 
@@ -51,7 +51,7 @@ def run(
 
     Args:
         recipe: What to train.
-        data: The folder that `feedback_adapter.data.read` reads.
+        data: The folder that `fa_evaluate.data.read` reads.
         out: The checkpoint's folder; the state of the run is in its `state/`.
         accelerator: "auto", "cpu" or "cuda".
         limit: Use at most so many images a split, to try a recipe out; 0 for all.

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 
 import pixels
 from checkpoint import machine, round_weights
-from feedback_adapter.data.base import LabelledImages
-from feedback_adapter.data.tinyimagenet import read_fine, read_groups
+from fa_evaluate.data.base import LabelledImages
+from fa_evaluate.data.tinyimagenet import read_fine, read_groups
 from feedback_adapter.networks import MultiHead
 from tree_training import Settings, Tree, accuracy, fit
 

@@ -13,13 +13,13 @@ from rich.progress import track
 from torch import Tensor
 
 import feedback_adapter as fa
+from fa_evaluate.caption_metrics import bleu, cider
+from fa_evaluate.data import LabelledImages, read
+from fa_evaluate.data.flickr8k import read_captions
+from fa_evaluate.protocols.partial_labels import mean_average_precision
 from feedback_adapter.checkpoint import read_config
-from feedback_adapter.data import LabelledImages, read
-from feedback_adapter.data.flickr8k import read_captions
 from feedback_adapter.evidence.captions import tokenise
 from feedback_adapter.outputs import Outputs
-from feedback_adapter.protocols.caption_metrics import bleu, cider
-from feedback_adapter.protocols.partial_labels import mean_average_precision
 
 __all__ = ["BEAM", "FOLDERS", "caption_scores", "card_scores", "scores"]
 

@@ -1,0 +1,106 @@
+"""What a protocol is asked to measure, as the command line takes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fa_evaluate import data as readers
+from fa_evaluate.data.base import Opener
+from feedback_adapter.adapter import Adapter
+from feedback_adapter.errors import CheckpointError, ModelError
+
+__all__ = ["Request"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A model, data with the truth, and which methods to measure how.
+
+    Args:
+        checkpoint: Name to report.
+        adapter: The model.
+        config: Its `config.json`.
+        data: Folder with the images and their truth.
+        source: What the truth means (a key of `fa_evaluate.data.SOURCES`); by default
+            what the checkpoint says.
+        split: `"train"`, `"dev"`, `"test"` or `"all"`.
+        limit: The first so many images only.
+        known: Amounts of evidence, in the protocol's unit; by default the protocol's own.
+        strategies: Names of strategies; by default the protocol's own.
+        pivots: Sites; by default the checkpoint's.
+        options: Of the strategies, by name.
+        draws: How many draws of what is known.
+        splits: How many splits into what may be known and what is scored.
+        flip: Shares of wrong evidence to try, in percent.
+        seed: Of everything random.
+        batch: Images at a time.
+        progress: Called with a note before each pass.
+    """
+
+    checkpoint: str
+    adapter: Adapter
+    config: Mapping[str, Any]
+    data: Path
+    source: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    known: tuple[float, ...] = ()
+    strategies: tuple[str, ...] = ()
+    pivots: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    draws: int = 5
+    splits: int = 1
+    flip: tuple[float, ...] = ()
+    seed: int = 0
+    batch: int = 64
+    progress: Callable[[str], None] = lambda _: None
+
+    @property
+    def what(self) -> str:
+        """The source of the truth.
+
+        Raises:
+            CheckpointError: Neither the request nor the checkpoint says.
+        """
+        source = self.source or (self.config.get("data") or {}).get("source")
+        if source is None:
+            raise CheckpointError(
+                f"{self.checkpoint!r} doesn't say what data its labels come from. "
+                f"Say it with --source: one of {', '.join(readers.SOURCES)}."
+            )
+        return source
+
+    def labelled(self, output: str | None = None) -> readers.LabelledImages:
+        """The images of the split with the truth for an output's labels.
+
+        Args:
+            output: Which output; by default the only one.
+        """
+        labels = self.adapter.outputs[output].labels if output else self.adapter.labels
+        found = readers.read(self.data, labels, self.what).subset(self.split)
+        return found.select(range(min(self.limit or len(found), len(found))))
+
+    def photos(self, images: readers.LabelledImages | readers.CaptionedImages) -> Tensor:
+        """The images as the model takes them, (N, channels, height, width).
+
+        Raises:
+            ModelError: The checkpoint doesn't say how photos become its input.
+        """
+        transform = self.adapter.transform
+        if transform is None:
+            raise ModelError(
+                "The checkpoint doesn't say how photos become its input (no transform)."
+            )
+        opened: list[Tensor] = []
+        open_image: Opener = images.opener
+        for index, name in enumerate(images.names):
+            if index % 16 == 0:
+                self.progress(f"reading images, {index} of {len(images.names)}")
+            opened.append(transform(open_image(name)))
+        return torch.stack(opened)

@@ -22,7 +22,7 @@ from feedback_adapter.errors import (
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Output, Outputs, read
 from feedback_adapter.prior import LabelPrior
-from feedback_adapter.refinement import SINGLE, Refinement
+from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, borrowed, discover, unwrapped
 from feedback_adapter.sites.choose import middle, spread
 from feedback_adapter.sites.site import parse_site
@@ -87,11 +87,18 @@ class Adapter:
             return discover(self.model, inputs)
 
     def predict(self, images: Any) -> Tensor | dict[str, Tensor]:
-        """The plain model's logits, (batch, labels) or a dict of them, in evaluation mode."""
+        """The unrefined model's logits, (batch, labels) or a dict of them, in evaluation mode."""
+        return self.unrefined(images).as_returned()
+
+    def unrefined(self, images: Any) -> Outputs:
+        """The unrefined model's outputs by name, also where there is only one.
+
+        Args:
+            images: As for `refine`.
+        """
         inputs = self._inputs(images)
         with borrowed(self.model), torch.no_grad():
-            outputs = self.read(inputs.run(self.model))
-        return outputs[SINGLE] if list(outputs) == [SINGLE] else dict(outputs)
+            return self.read(inputs.run(self.model))
 
     @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
     def refine(
@@ -355,11 +362,9 @@ class Adapter:
             {n: torch.zeros(0, len(s.labels), device=device) for n, s in self.outputs.items()},
             self.outputs,
         )
-        none = torch.zeros(0, dtype=torch.long, device=device)
-        return Refinement(
-            outputs, outputs, torch.zeros(1, 0, device=device), none, none.bool(),
-            evidence.known(outputs), strategy,
-        )  # fmt: skip
+        losses = torch.zeros(1, 0, device=device)
+        nothing = Refinement.of(evidence, outputs, outputs, status=(), losses=losses)
+        return dataclasses.replace(nothing, strategy=strategy)
 
     def __repr__(self) -> str:
         outputs = ", ".join(

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from feedback_adapter.errors import ModelError
 
-__all__ = ["Kind", "Output", "Outputs", "pick", "read"]
+__all__ = ["SINGLE", "Kind", "Output", "Outputs", "pick", "read"]
+
+SINGLE = "output"
+"""Name of the output of a model that returns one tensor."""
 
 Kind = Literal["multilabel", "multiclass", "tokens"]
 
@@ -94,6 +97,24 @@ class Outputs(Mapping[str, Tensor]):
         """The same outputs with some logits replaced."""
         return Outputs({**self.logits, **logits}, self.specs)
 
+    def take(self, rows: Tensor) -> Outputs:
+        """The outputs of some of the images, by index (k,), in that order."""
+        return Outputs({name: value[rows] for name, value in self.items()}, self.specs)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Outputs]) -> Outputs:
+        """The outputs of several batches as those of one, in their order."""
+        logits = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return cls(logits, parts[0].specs)
+
+    def as_returned(self) -> Tensor | dict[str, Tensor]:
+        """The logits as users get them: one tensor (batch, labels), or a dict of them.
+
+        It is one tensor where the model was wrapped with `labels`, so that its only output has
+        no name of its own.
+        """
+        return self[SINGLE] if list(self) == [SINGLE] else dict(self)
+
     def probabilities(self) -> dict[str, Tensor]:
         """`{name: (batch, labels)}`, in [0, 1], of every output that has them (tokens don't)."""
         return {
@@ -105,6 +126,14 @@ class Outputs(Mapping[str, Tensor]):
     def detach(self) -> Outputs:
         """The same numbers, cut from the autograd graph."""
         return Outputs({name: value.detach() for name, value in self.items()}, self.specs)
+
+    def clone(self) -> Outputs:
+        """The same numbers in tensors of their own."""
+        return Outputs({name: value.clone() for name, value in self.items()}, self.specs)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.items())
+        return f"Outputs({shapes})"
 
 
 def pick(value: Any, path: str | None) -> Any:

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from feedback_adapter.refinement import Change, Refinement
+from torch import Tensor
 
-__all__ = ["plot_refinement"]
+from feedback_adapter.changes import Change
+
+__all__ = ["plot_changes"]
 
 _BEFORE, _AFTER, _KNOWN = "#b8c0cc", "#2f6fb3", "#d9822b"
 
 
-def plot_refinement(
-    result: Refinement, path: Path, *, top: int = 8, image: int = 0, title: str | None = None
+def plot_changes(
+    changes: Sequence[Change],
+    path: Path,
+    *,
+    photo: Tensor | None,
+    top: int,
+    title: str | None,
+    several: bool,
 ) -> Path:
-    """Draw a photo and its predictions before and after. See `Refinement.plot`."""
+    """Draw a photo and its predictions before and after. See `Refinement.plot`.
+
+    Args:
+        changes: The predictions of one image.
+        path: Where to.
+        photo: (3, height, width) in [0, 1], if there is one.
+        top: How many known predictions at most.
+        title: Heading; by default what is known.
+        several: Whether the model has several outputs, so that labels need the output's name.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    changes = result.changes(image, top)
     known = [change for change in changes if change.known][: max(top, 1)]
     moved = [change for change in changes if not change.known]
     moved.sort(key=lambda change: change.before - change.after)
     rows = [*known, *moved]
-    photo = result.images is not None
-    figure = Figure(figsize=(10 if photo else 6.5, 1.5 + 0.4 * max(len(rows), 6)), dpi=120)
+    width = 6.5 if photo is None else 10
+    figure = Figure(figsize=(width, 1.5 + 0.4 * max(len(rows), 6)), dpi=120)
     FigureCanvasAgg(figure)
     axes = figure.subplots(
-        1, 2 if photo else 1, squeeze=False, width_ratios=[1, 1.25] if photo else None
+        1,
+        1 if photo is None else 2,
+        squeeze=False,
+        width_ratios=None if photo is None else [1, 1.25],
     )[0]
-    if photo:
-        assert result.images is not None
-        axes[0].imshow(result.images[image].permute(1, 2, 0).clamp(0, 1).numpy())
+    if photo is not None:
+        axes[0].imshow(photo.permute(1, 2, 0).clamp(0, 1).numpy())
         axes[0].set_axis_off()
-    _bars(axes[-1], rows, several=len(result.outputs_before) > 1)
+    _bars(axes[-1], rows, several=several)
     figure.suptitle(title or _heading(known), fontsize=12)
     figure.tight_layout()
     figure.savefig(path)

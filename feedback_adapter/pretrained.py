@@ -11,8 +11,7 @@ from timm.data.config import resolve_model_data_config
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.evidence.hierarchy import imagenet_labels
-from feedback_adapter.outputs import Output
-from feedback_adapter.refinement import SINGLE
+from feedback_adapter.outputs import SINGLE, Output
 from feedback_adapter.transform import Transform
 
 __all__ = ["pretrained"]

@@ -4,57 +4,53 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from feedback_adapter.changes import Change, table_of
+from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Change", "Refinement"]
+__all__ = ["CONVERGED", "Change", "Refinement", "statuses"]
 
-SINGLE = "output"
-"""Name of the output of a model that returns one tensor."""
-
+CONVERGED = "converged: the loss no longer falls"
+"""Status of an image that was done before the steps ran out."""
 
 _MANY = 50
 """More known labels than these are shortened, where a number of predictions is asked for."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """One prediction of one image, before and after.
+def statuses(converged: Tensor, otherwise: str) -> tuple[str, ...]:
+    """A status per image.
 
     Args:
-        output: Name of the output.
-        label: Name of the variable.
-        before: Probability without evidence, in [0, 1].
-        after: Probability with evidence, in [0, 1].
-        known: Whether the evidence says something about it.
+        converged: (batch,) bool, whether an image's loss no longer fell.
+        otherwise: What to say of the others, with what to try, such as
+            `"ran out of steps: try steps=20"`.
     """
-
-    output: str
-    label: str
-    before: float
-    after: float
-    known: bool
+    return tuple(CONVERGED if done else otherwise for done in converged.tolist())
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Refinement:
-    """What came of `Adapter.refine`.
+    """What came of `Adapter.refine`. A strategy makes it with `Refinement.of`.
 
     Args:
-        outputs_before: Logits of the plain model.
+        outputs_before: Logits of the unrefined model.
         outputs_after: Logits after refinement.
-        losses: (steps + 1, batch), the evidence loss in nats; the first row is the plain
+        losses: (steps + 1, batch), the evidence loss in nats; the first row is the unrefined
             model's. An image that has stopped keeps its last value.
         steps: (batch,) int64, how many steps each image took.
-        converged: (batch,) bool, whether its loss no longer fell before the steps ran out.
+        status: For each image what happened, and what to try where more could be had:
+            `"converged: ..."`, or such as `"ran out of steps: try steps=20"`.
         known: `{output: (batch, labels) bool}`, what the evidence fixes.
         strategy: Name of the strategy.
         pivots: Names of the sites that moved.
@@ -63,13 +59,22 @@ class Refinement:
             options asked for it.
         kept: (batch,) int64, which row of `losses` is that of `outputs_after`; `None` for
             the last.
+
+    Example:
+        >>> import torch, feedback_adapter as fa
+        >>> adapter = fa.wrap(torch.nn.Linear(2, 3), labels=["dog", "snow", "ball"])
+        >>> result = adapter.refine(torch.ones(4, 2), fa.Labels({"dog": 1}), pivots="input")
+        >>> result
+        Refinement(4 images, strategy='newton', pivots=('input',), output: (4, 3))
+        >>> len(result.status), tuple(result.after.shape)
+        (4, (4, 3))
     """
 
     outputs_before: Outputs
     outputs_after: Outputs
     losses: Tensor
     steps: Tensor
-    converged: Tensor
+    status: tuple[str, ...]
     known: dict[str, Tensor]
     strategy: str = ""
     pivots: tuple[str, ...] = ()
@@ -77,15 +82,127 @@ class Refinement:
     trace: dict[str, Tensor] | None = None
     kept: Tensor | None = None
 
+    @classmethod
+    def of(
+        cls,
+        evidence: Evidence,
+        before: Outputs,
+        after: Outputs,
+        *,
+        status: str | tuple[str, ...],
+        losses: Tensor | None = None,
+        steps: Tensor | int = 1,
+        pivots: tuple[str, ...] = (),
+        trace: dict[str, Tensor] | None = None,
+        kept: Tensor | None = None,
+    ) -> Refinement:
+        """Make the result of a strategy: what can be worked out is worked out here.
+
+        Args:
+            evidence: What is known, bound.
+            before: Outputs of the unrefined model.
+            after: Outputs after refinement.
+            status: One for all images, or one per image.
+            losses: (steps + 1, batch); by default those of `before` and `after`.
+            steps: (batch,) int64, or one number for all images.
+            pivots: Names of the sites that moved.
+            trace: Logits after every step, where the options asked for it.
+            kept: Which row of `losses` belongs to `after`; by default the last.
+        """
+        if losses is None:
+            losses = torch.stack([evidence.loss(before), evidence.loss(after)])
+        losses = losses.detach()
+        if not isinstance(steps, Tensor):
+            steps = torch.full((before.batch,), steps, dtype=torch.long, device=losses.device)
+        if isinstance(status, str):
+            status = (status,) * before.batch
+        known = evidence.known(before)
+        return cls(
+            before, after, losses, steps, status, known, pivots=pivots, trace=trace, kept=kept
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Refinement]) -> Refinement:
+        """The results of several batches as that of one, in their order.
+
+        Where the parts took different numbers of steps, the shorter ones' losses and traces are
+        filled up with their last row. Names of strategies and pivots that differ are all given.
+        """
+        rows = max(len(part.losses) for part in parts)
+        pictures = [part.images for part in parts if part.images is not None]
+        same_size = len({tuple(images.shape[1:]) for images in pictures}) == 1
+        traces = [part.trace for part in parts if part.trace is not None]
+        ends = [
+            torch.full_like(part.steps, len(part.losses) - 1) if part.kept is None else part.kept
+            for part in parts
+        ]
+        return cls(
+            outputs_before=Outputs.cat([part.outputs_before for part in parts]),
+            outputs_after=Outputs.cat([part.outputs_after for part in parts]),
+            losses=torch.cat([_filled(part.losses, rows) for part in parts], 1),
+            steps=torch.cat([part.steps for part in parts]),
+            status=tuple(said for part in parts for said in part.status),
+            known={name: torch.cat([p.known[name] for p in parts]) for name in parts[0].known},
+            strategy=", ".join(dict.fromkeys(part.strategy for part in parts)),
+            pivots=tuple(dict.fromkeys(name for part in parts for name in part.pivots)),
+            images=torch.cat(pictures) if same_size and len(pictures) == len(parts) else None,
+            trace={n: torch.cat([_filled(t[n], rows) for t in traces], 1) for n in traces[0]}
+            if traces and len(traces) == len(parts)
+            else None,
+            kept=None if all(part.kept is None for part in parts) else torch.cat(ends),
+        )
+
+    def take(self, rows: Tensor) -> Refinement:
+        """The result of some of the images, by index (k,), in that order."""
+        return dataclasses.replace(
+            self,
+            outputs_before=self.outputs_before.take(rows),
+            outputs_after=self.outputs_after.take(rows),
+            losses=self.losses[:, rows],
+            steps=self.steps[rows],
+            status=tuple(self.status[row] for row in rows.tolist()),
+            known={name: mask[rows] for name, mask in self.known.items()},
+            images=None if self.images is None else self.images[rows.to(self.images.device)],
+            trace=None if self.trace is None else {n: t[:, rows] for n, t in self.trace.items()},
+            kept=None if self.kept is None else self.kept[rows],
+        )
+
     @property
     def before(self) -> Tensor | dict[str, Tensor]:
-        """Logits of the plain model: a tensor (batch, labels), or a dict of them."""
-        return _as_returned(self.outputs_before)
+        """Logits of the unrefined model: a tensor (batch, labels), or a dict of them."""
+        return self.outputs_before.as_returned()
 
     @property
     def after(self) -> Tensor | dict[str, Tensor]:
         """Logits after refinement: a tensor (batch, labels), or a dict of them."""
-        return _as_returned(self.outputs_after)
+        return self.outputs_after.as_returned()
+
+    @property
+    def loss(self) -> Tensor:
+        """The evidence loss of what is in `after`, (batch,), in nats."""
+        if self.kept is None:
+            return self.losses[-1]
+        return self.losses.gather(0, self.kept[None])[0]
+
+    @property
+    def improved(self) -> Tensor:
+        """Whether the evidence loss is lower after than before, (batch,) bool."""
+        return torch.lt(self.loss, self.losses[0])
+
+    @property
+    def converged(self) -> Tensor:
+        """Deprecated: whether each image was done before the steps ran out, (batch,) bool.
+
+        Use `status`, which also says what to try.
+        """
+        warnings.warn(
+            "Refinement.converged goes in the next release: use Refinement.status, which says "
+            "for each image what happened and what to try.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        done = [said.startswith("converged") for said in self.status]
+        return torch.tensor(done, dtype=torch.bool, device=self.steps.device)
 
     def changes(self, image: int = 0, top: int | None = None) -> list[Change]:
         """The predictions of one image, those that moved most first.
@@ -127,28 +244,9 @@ class Refinement:
         return capture.get()
 
     def rich_table(self, top: int = 5, image: int = 0, title: str | None = None) -> Table:
-        """The same for a rich console."""
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table(title=escape(title or f"image {image}"), title_justify="left")
-        table.add_column("label")
-        for column in ("before", "after", "change"):
-            table.add_column(column, justify="right")
-        table.add_column("")
-        several = len(self.outputs_before) > 1
-        for change in self.changes(image, top):
-            moved = change.after - change.before
-            style = "cyan" if change.known else "green" if moved > 0 else "red"
-            table.add_row(
-                escape(f"{change.output}/{change.label}" if several else change.label),
-                f"{change.before:6.1%}",
-                f"{change.after:6.1%}",
-                f"{moved * 100:+.1f}",
-                "known" if change.known else "",
-                style=style,
-            )
-        return table
+        """The table of one image for a rich console, with a title of your own if you like."""
+        changes = self.changes(image, top)
+        return table_of(changes, title or f"image {image}", several=len(self.outputs_before) > 1)
 
     def to_json(self, top: int | None = None) -> str:
         """Everything as one JSON object; `top` limits the unknown labels per image."""
@@ -160,7 +258,8 @@ class Refinement:
             {
                 "losses": [round(value, 6) for value in self.losses[:, index].tolist()],
                 "steps": int(self.steps[index]),
-                "converged": bool(self.converged[index]),
+                "status": self.status[index],
+                "converged": self.status[index].startswith("converged"),
                 "predictions": [dataclasses.asdict(change) for change in self.changes(index, top)],
             }
             for index in range(len(self.steps))
@@ -181,22 +280,22 @@ class Refinement:
         Returns:
             The path.
         """
-        from feedback_adapter.plotting import plot_refinement
+        from feedback_adapter.plotting import plot_changes
 
-        return plot_refinement(self, Path(path), top=top, image=image, title=title)
+        photo = None if self.images is None else self.images[image]
+        several = len(self.outputs_before) > 1
+        changes = self.changes(image, top)
+        return plot_changes(changes, Path(path), photo=photo, top=top, title=title, several=several)
 
-    @property
-    def loss(self) -> Tensor:
-        """The evidence loss of what is in `after`, (batch,), in nats."""
-        if self.kept is None:
-            return self.losses[-1]
-        return self.losses.gather(0, self.kept[None])[0]
-
-    @property
-    def improved(self) -> Tensor:
-        """Whether the evidence loss is lower after than before, (batch,) bool."""
-        return torch.lt(self.loss, self.losses[0])
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{n}: {tuple(v.shape)}" for n, v in self.outputs_after.items())
+        return (
+            f"Refinement({len(self.status)} images, strategy={self.strategy!r}, "
+            f"pivots={self.pivots!r}, {shapes})"
+        )
 
 
-def _as_returned(outputs: Outputs) -> Tensor | dict[str, Tensor]:
-    return outputs[SINGLE] if list(outputs) == [SINGLE] else dict(outputs)
+def _filled(values: Tensor, rows: int) -> Tensor:
+    """At least so many rows, by repeating the last one."""
+    missing = values[-1:].expand(rows - len(values), *values.shape[1:])
+    return torch.cat([values, missing])

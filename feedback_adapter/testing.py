@@ -26,9 +26,9 @@ from feedback_adapter.errors import FeedbackAdapterError
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.labels import Labels
 from feedback_adapter.hookspecs import StrategySpec, hookimpl
-from feedback_adapter.outputs import Output, Outputs
+from feedback_adapter.outputs import SINGLE, Output, Outputs
 from feedback_adapter.plugins import scoped
-from feedback_adapter.refinement import SINGLE, Refinement
+from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Strategy
 
 __all__ = [
@@ -300,10 +300,11 @@ def _check_shapes(result: Refinement, batch: int) -> None:
     fine = losses.ndim == 2 and losses.shape[1] == batch and len(losses) >= 1
     _require(fine, f"losses is {tuple(losses.shape)}, not (steps + 1, {batch})")
     _require(bool(losses.isfinite().all()), "losses aren't finite")
-    for name, dtype in (("steps", torch.long), ("converged", torch.bool)):
-        value: Tensor = getattr(result, name)
-        fine = tuple(value.shape) == (batch,) and value.dtype == dtype
-        _require(fine, f"{name} is {value.dtype} {tuple(value.shape)}, not {dtype} {(batch,)}")
+    steps, status = result.steps, result.status
+    fine = tuple(steps.shape) == (batch,) and steps.dtype == torch.long
+    _require(fine, f"steps is {steps.dtype} {tuple(steps.shape)}, not {torch.long} {(batch,)}")
+    fine = len(status) == batch and all(isinstance(said, str) and said for said in status)
+    _require(fine, f"status is {status!r}, not a sentence for each of {batch} images")
     for name, value in result.outputs_before.items():
         after = result.outputs_after[name]
         fine = after.shape == value.shape and after.dtype == value.dtype

@@ -9,8 +9,7 @@ from torch import nn
 
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import ModelError
-from feedback_adapter.outputs import Kind, Output
-from feedback_adapter.refinement import SINGLE
+from feedback_adapter.outputs import SINGLE, Kind, Output
 
 if TYPE_CHECKING:
     from feedback_adapter.checkpoint import Transform

@@ -11,6 +11,7 @@ from torch import nn
 import feedback_adapter as fa
 from feedback_adapter.errors import EvidenceError, InputError, OptionsError, PluginError, SiteError
 from feedback_adapter.plugins import strategy as strategy_named
+from feedback_adapter.refinement import CONVERGED
 from feedback_adapter.testing import LABELS, check_strategy, tiny_adapter, tiny_images
 
 STRATEGIES = ["residual", "layerwise"]
@@ -55,7 +56,7 @@ def check_alone(adapter, images, told, atol, some, **arguments):
     for image in some:
         alone = adapter.refine(images[image : image + 1], one(told, image), patience=1, **arguments)
         assert alone.steps[0] == batch.steps[image]
-        assert alone.converged[0] == batch.converged[image]
+        assert alone.status[0] == batch.status[image]
         torch.testing.assert_close(alone.before[0], batch.before[image], atol=atol, rtol=0)
         torch.testing.assert_close(alone.after[0], batch.after[image], atol=atol, rtol=0)
         torch.testing.assert_close(alone.losses[:, 0], batch.losses[:, image], atol=atol, rtol=0)
@@ -147,7 +148,7 @@ def test_images_without_evidence_stay_exactly(strategy, solver, keep):
     assert torch.equal(result.after[1:3], result.before[1:3])
     assert (result.after[[0, 3]] != result.before[[0, 3]]).any(1).all()
     assert result.losses[:, 1:3].abs().max() == 0
-    assert result.converged[1:3].all()
+    assert result.status[1:3] == (CONVERGED, CONVERGED)
 
 
 @pytest.mark.parametrize("patience", [1, None])
@@ -161,7 +162,8 @@ def test_batches_of_none_and_one():
     none = adapter.refine(tiny_images(4)[:0], fa.Labels({"cat": 1}))
     assert none.after.shape == none.before.shape == (0, 4)
     assert none.losses.shape == (1, 0)
-    assert none.steps.shape == none.converged.shape == (0,)
+    assert none.steps.shape == (0,)
+    assert none.status == ()
     assert none.known["output"].shape == (0, 4)
     single = adapter.refine(tiny_images(4)[:1], fa.Labels({"cat": 1}))
     assert single.after.shape == (1, 4)
@@ -215,11 +217,13 @@ def test_steps_and_convergence():
     never = refine(images, told, steps=7, patience=None)
     assert never.losses.shape == (8, 2)
     assert never.steps.tolist() == [7, 7]
-    assert not never.converged.any()
+    assert never.status == ("ran out of steps: try steps=14",) * 2
     early = refine(images, told, steps=7, patience=2)
     assert early.losses.shape == (8, 2)
     assert early.steps.tolist() == [7, 2]  # two steps in a row without a fall
-    assert early.converged.tolist() == [False, True]
+    assert early.status == ("ran out of steps: try steps=14", CONVERGED)
+    with pytest.warns(DeprecationWarning, match="use Refinement.status"):
+        assert early.converged.tolist() == [False, True]
     still = refine(images, told, steps=7, tolerance=0.9, patience=1)  # no step gains 90%
     assert still.steps.tolist() == [1, 1]
     assert (still.losses[1:] == still.losses[1]).all()  # it keeps its last value

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError, OptionsError, SiteError, did_you_mean
 from feedback_adapter.outputs import Outputs
-from feedback_adapter.refinement import Refinement
+from feedback_adapter.refinement import Refinement, statuses
 from feedback_adapter.sites import Edit, Site
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.solvers import SOLVERS, Adam, Solver, take
@@ -108,7 +108,7 @@ class Log:
         batch, device = outputs.batch, losses.device
         return cls(
             before=outputs,
-            after=Outputs({name: value.clone() for name, value in outputs.items()}, outputs.specs),
+            after=outputs.clone(),
             losses=[losses],
             steps=torch.zeros(batch, dtype=torch.long, device=device),
             converged=torch.zeros(batch, dtype=torch.bool, device=device),
@@ -131,23 +131,29 @@ class Log:
 
     def repeat(self) -> None:
         """Write down a step in which nothing moved."""
-        last = self.trace[-1]
         self.losses.append(self.losses[-1].clone())
-        self.trace.append(Outputs({n: v.clone() for n, v in last.items()}, last.specs))
+        self.trace.append(self.trace[-1].clone())
 
-    def refinement(self, problem: Problem, *, trace: bool) -> Refinement:
-        """The result that these steps came to."""
-        return Refinement(
-            outputs_before=self.before,
-            outputs_after=self.after,
+    def refinement(self, problem: Problem, *, steps: int, trace: bool) -> Refinement:
+        """The result that these steps came to.
+
+        Args:
+            problem: The whole batch.
+            steps: How many steps the options allowed: more may be tried.
+            trace: Whether the logits after every step are wanted.
+        """
+        traces = None
+        if trace:
+            traces = {name: torch.stack([o[name] for o in self.trace]) for name in self.before}
+        return Refinement.of(
+            problem.evidence,
+            self.before,
+            self.after,
+            status=statuses(self.converged, f"ran out of steps: try steps={max(2 * steps, 1)}"),
             losses=torch.stack(self.losses),
             steps=self.steps,
-            converged=self.converged,
-            known=problem.evidence.known(self.before),
             pivots=tuple(site.name for site in problem.pivots),
-            trace={name: torch.stack([o[name] for o in self.trace]) for name in self.before}
-            if trace
-            else None,
+            trace=traces,
             kept=self.kept,
         )
 

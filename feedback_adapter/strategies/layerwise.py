@@ -76,4 +76,4 @@ class Layerwise(Strategy[LayerwiseOptions]):
             if another:
                 given |= descent.final()
         assert log is not None, "a problem has at least one pivot"
-        return log.refinement(problem, trace=self.options.trace)
+        return log.refinement(problem, steps=self.options.steps, trace=self.options.trace)

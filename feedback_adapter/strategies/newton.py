@@ -72,7 +72,8 @@ class Newton(Strategy[NewtonOptions]):
 
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""
-        return _Run(problem, self.options).log.refinement(problem, trace=self.options.trace)
+        log = _Run(problem, self.options).log
+        return log.refinement(problem, steps=self.options.steps, trace=self.options.trace)
 
 
 class _Run:

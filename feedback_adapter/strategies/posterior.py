@@ -24,6 +24,9 @@ from feedback_adapter.strategies.residual import Residual, ResidualOptions
 
 __all__ = ["Posterior", "PosteriorOptions"]
 
+EXACT = "converged: the result is a closed form"
+"""Status of an image where no feedback-prop came first."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PosteriorOptions:
@@ -96,16 +99,13 @@ class Posterior(Strategy[PosteriorOptions]):
             mixed = torch.where(mask, told[name], mixed)
             new[name] = torch.where(mask.any(1, keepdim=True), mixed, before[name])
         result: Outputs = after.replace(**new)
-        if first is not None:
-            losses = torch.cat([first.losses, evidence.loss(result).detach().unsqueeze(0)])
-            return dataclasses.replace(
-                first, outputs_after=result, losses=losses, steps=first.steps + 1, trace=None,
-                kept=None,
-            )  # fmt: skip
-        losses = torch.stack([evidence.loss(before), evidence.loss(result)]).detach()
-        steps = torch.ones(before.batch, dtype=torch.long, device=losses.device)
-        done = torch.ones_like(steps, dtype=torch.bool)
-        return Refinement(before, result, losses, steps, done, known)
+        if first is None:
+            return Refinement.of(evidence, before, result, status=EXACT)
+        losses = torch.cat([first.losses, evidence.loss(result).detach().unsqueeze(0)])
+        return Refinement.of(
+            evidence, before, result, status=first.status, losses=losses, steps=first.steps + 1,
+            pivots=first.pivots,
+        )  # fmt: skip
 
 
 def _options(value: Any) -> ResidualOptions | None:

@@ -45,4 +45,4 @@ class Residual(Strategy[ResidualOptions]):
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""
         log = Descent(problem, self.options, problem.pivots).run()
-        return log.refinement(problem, trace=self.options.trace)
+        return log.refinement(problem, steps=self.options.steps, trace=self.options.trace)

@@ -109,15 +109,13 @@ class CNNFStrategy(Strategy[CNNFOptions]):
             pivots = (problem.pivots[0].name,)
         logits = unroll.logits
         after = outputs_of(read_out(logits, options.readout))
-        losses = torch.stack([evidence.loss(outputs_of(o)) for o in logits])
-        batch = problem.inputs.batch
-        return Refinement(
-            outputs_before=outputs_of(logits[0]),
-            outputs_after=after,
-            losses=losses.detach(),
-            steps=torch.full((batch,), options.steps, device=logits.device),
-            converged=torch.zeros(batch, dtype=torch.bool, device=logits.device),
-            known=evidence.known(outputs_of(logits[0])),
+        return Refinement.of(
+            evidence,
+            outputs_of(logits[0]),
+            after,
+            status=f"took all {options.steps} iterations, as the model was made to",
+            losses=torch.stack([evidence.loss(outputs_of(o)) for o in logits]),
+            steps=options.steps,
             pivots=pivots,
             trace={name: logits} if options.trace else None,
         )

@@ -1,0 +1,61 @@
+"""What a refinement did to one image's predictions, and a table of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Change", "table_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One prediction of one image, before and after.
+
+    Args:
+        output: Name of the output.
+        label: Name of the variable.
+        before: Probability without evidence, in [0, 1].
+        after: Probability with evidence, in [0, 1].
+        known: Whether the evidence says something about it.
+    """
+
+    output: str
+    label: str
+    before: float
+    after: float
+    known: bool
+
+
+def table_of(changes: Sequence[Change], title: str, *, several: bool) -> Table:
+    """A table of changes for a rich console, in their order.
+
+    Args:
+        changes: The rows.
+        title: Heading.
+        several: Whether the model has several outputs, so that labels need the output's name.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("label")
+    for column in ("before", "after", "change"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for change in changes:
+        moved = change.after - change.before
+        style = "cyan" if change.known else "green" if moved > 0 else "red"
+        table.add_row(
+            escape(f"{change.output}/{change.label}" if several else change.label),
+            f"{change.before:6.1%}",
+            f"{change.after:6.1%}",
+            f"{moved * 100:+.1f}",
+            "known" if change.known else "",
+            style=style,
+        )
+    return table

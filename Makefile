@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# What can be set, as in: make test ARGS="-k tail"
+# What can be set, as in: make pytest ARGS="-k tail"
 # PYTHON: 3.11 or newer, makes the virtual environment. JOBS: test processes.
 # DATA: where the folders flickr8k, coco6k and tinyimagenet_h are, for zoo and zoo-verify.
 PYTHON ?= python3
@@ -14,41 +14,53 @@ ARGS ?=
 DATA ?= ../shared/data
 
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 PROJECTS := pyproject.toml $(wildcard zoo/pyproject.toml plugins/*/pyproject.toml)
 LOCAL := $(patsubst %/pyproject.toml,--editable %,$(filter-out pyproject.toml,$(PROJECTS)))
 INSTALLED := $(VENV)/.installed
+DEMO := $(VENV)/.installed-demo
 CHECKPOINTS := zoo/feedback_adapter_zoo/checkpoints
 
-.PHONY: help setup demo test lint docs bench coverage zoo zoo-verify clean
+.PHONY: help setup demo test pytest lint style types docs bench coverage zoo zoo-verify clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv with the library, the zoo, every plugin and the tools
 
-$(INSTALLED): $(PROJECTS)
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[demo,dev,docs]' $(LOCAL)
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(PROJECTS) | $(BIN)/python
+	$(PIP) --editable '.[demo,dev,docs]' $(LOCAL)
+	touch $(DEMO) $@
+
+$(DEMO): pyproject.toml zoo/pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[demo]' --editable zoo
 	touch $@
 
-demo: $(INSTALLED) ## See predictions on a real photo get better
+demo: $(DEMO) ## See predictions on a real photo get better (installs no developer tools)
 	$(BIN)/feedback-adapter demo $(ARGS)
 
-test: $(INSTALLED) ## Style, import contracts and tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+test: style ## Everything that must hold: style, import contracts, types, tests, documentation
+	@$(MAKE) --jobs $(JOBS) pytest types docs
+
+pytest: $(INSTALLED) ## The tests alone: make pytest ARGS="-k tail"
 	$(BIN)/pytest -n $(JOBS) $(ARGS)
 
-lint: $(INSTALLED) ## Style, import contracts and types (pyright, strict)
+lint: style types ## Style, import contracts and types
+
+style: $(INSTALLED) ## Style and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: $(INSTALLED) ## Types (pyright, strict on feedback_adapter/)
 	$(BIN)/pyright
 
-docs: $(INSTALLED) ## Build the documentation into docs/_build/html, warnings are errors
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+docs: $(INSTALLED) ## Build the documentation into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
 bench: $(INSTALLED) ## Measure speed and memory against hand-cut models
 	$(BIN)/python benchmarks/speed.py $(ARGS)

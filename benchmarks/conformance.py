@@ -15,7 +15,7 @@ from families import TIMM, TORCHVISION, Family
 from torch import Tensor, nn
 
 import feedback_adapter as fa
-from feedback_adapter.sites import Inputs, Site, Tail, borrowed
+from feedback_adapter.sites import Inputs, Site, Tail, frozen
 
 CLASSES = 10
 FAMILIES = {family.name: family for family in (*TIMM, *TORCHVISION)}
@@ -175,8 +175,8 @@ def _replay(
     adapter: fa.Adapter, images: Tensor, site: Site, plain: Tensor
 ) -> tuple[float, str | None]:
     """How far the replayed output is off, and what is wrong with the gradient, if anything."""
-    with borrowed(adapter.model):
-        tail = Tail(adapter.model, Inputs.of(images), [site])
+    with frozen(adapter.model):
+        tail = Tail.record(adapter.model, Inputs.of(images), [site])
         leaf = tail.activations[0].detach().clone().requires_grad_()
         with torch.enable_grad():
             value = adapter.read(tail.run([lambda _: leaf]))["output"]

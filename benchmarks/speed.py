@@ -35,7 +35,7 @@ from handcut import CUTS, Cut
 from torch import Tensor, nn
 
 import feedback_adapter as fa
-from feedback_adapter.sites import Site, borrowed
+from feedback_adapter.sites import Site, frozen
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.descent import Descent, DescentOptions
 from feedback_adapter.strategies.solvers import Adam
@@ -177,7 +177,7 @@ def measure(cell: Cell, repeats: int, slow_repeats: int) -> dict:
     """The ratios of one cell."""
     ways = cell.ways()
     times: dict[str, list[float]] = {name: [] for name in ways}
-    with borrowed(cell.model):
+    with frozen(cell.model):
         for name in ways:
             seconds(ways[name])  # warm up
         for repeat in range(repeats):

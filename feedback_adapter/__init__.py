@@ -25,7 +25,7 @@ from feedback_adapter.outputs import Output, Outputs
 from feedback_adapter.pretrained import pretrained
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Change, Refinement
-from feedback_adapter.sites import Site
+from feedback_adapter.sites import Site, SiteInfo
 from feedback_adapter.strategies import (
     LBFGS,
     SGD,
@@ -71,6 +71,7 @@ __all__ = [
     "Reliability",
     "ResidualOptions",
     "Site",
+    "SiteInfo",
     "Solver",
     "Strategy",
     "StrategySpec",

@@ -23,9 +23,8 @@ from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Output, Outputs, read
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
-from feedback_adapter.sites import Inputs, Site, borrowed, discover, unwrapped
-from feedback_adapter.sites.choose import middle, spread
-from feedback_adapter.sites.site import parse_site
+from feedback_adapter.sites import Inputs, Site, SiteInfo, discover, frozen, unwrapped
+from feedback_adapter.sites.auto import middle, spread
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.selection import Choice, Search, choose
 
@@ -75,7 +74,7 @@ class Adapter:
             )
         return next(iter(self.outputs.values())).labels
 
-    def sites(self, images: Any) -> list[Site]:
+    def sites(self, images: Any) -> list[SiteInfo]:
         """Every place a pivot can be, in the order of the forward pass.
 
         Args:
@@ -83,7 +82,7 @@ class Adapter:
                 image is enough.
         """
         inputs = self._inputs(images)
-        with borrowed(self.model):
+        with frozen(self.model):
             return discover(self.model, inputs)
 
     def predict(self, images: Any) -> Tensor | dict[str, Tensor]:
@@ -97,7 +96,7 @@ class Adapter:
             images: As for `refine`.
         """
         inputs = self._inputs(images)
-        with borrowed(self.model), torch.no_grad():
+        with frozen(self.model), torch.no_grad():
             return self.read(inputs.run(self.model))
 
     @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
@@ -149,7 +148,7 @@ class Adapter:
         made = self.defaults.options_for(name, spec.options, options, overrides)
         if inputs.batch == 0:
             return self._empty(inputs, bound, name)
-        with borrowed(self.model):
+        with frozen(self.model):
             problem = Problem(
                 self.model, inputs, bound, self._pivots(inputs, pivots), self.read, self.priors
             )
@@ -220,13 +219,13 @@ class Adapter:
         bound = evidence.bind(self.outputs, inputs.batch)
         rows = torch.arange(inputs.batch, device=inputs.images.device)
         one = inputs.take(rows[:1])
-        with borrowed(self.model), torch.no_grad():
-            costs = {site.key: site for site in discover(self.model, one)}
+        with frozen(self.model), torch.no_grad():
+            costs = {Site.of(site): site for site in discover(self.model, one)}
             if pivots is None:
                 sites = spread(self.model, one, self.read, 6)
             else:
-                keys = [parse_site(pivot) for pivot in pivots]
-                sites = [costs.get(key, Site(*key)) for key in keys]
+                wanted = [Site.of(pivot) for pivot in pivots]
+                sites = [costs.get(site, SiteInfo(*site.key)) for site in wanted]
             parts = [inputs.take(part) for part in rows.split(batch)]
             found = [self.read(part.run(self.model)) for part in parts]
         plain = Outputs({n: torch.cat([o[n] for o in found]) for n in found[0]}, self.outputs)
@@ -335,15 +334,14 @@ class Adapter:
         pivots = list(cast("Sequence[str | Site]", pivots))
         if not pivots:
             raise SiteError("pivots is empty. Name at least one site, or pass pivots='auto'.")
-        keys = dict.fromkeys(parse_site(pivot) for pivot in pivots)
-        return tuple(Site(*key) for key in keys)
+        return tuple(dict.fromkeys(Site.of(pivot) for pivot in pivots))
 
     def _automatic(self, inputs: Inputs) -> tuple[Site, ...]:
         shape = tuple(inputs.images.shape[1:])
         if shape not in self._auto:
             one = inputs.take(torch.arange(1, device=inputs.images.device))
             self._auto[shape] = (middle(self.model, one, self.read).name,)
-        return tuple(Site(*parse_site(name)) for name in self._auto[shape])
+        return tuple(Site.of(name) for name in self._auto[shape])
 
     def _pictures(self, inputs: Inputs) -> Tensor | None:
         images = inputs.images.detach()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter.errors import ModelError
+from feedback_adapter.sites.nested import pick
 
 __all__ = ["SINGLE", "Kind", "Output", "Outputs", "pick", "read"]
 
@@ -134,28 +135,6 @@ class Outputs(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.items())
         return f"Outputs({shapes})"
-
-
-def pick(value: Any, path: str | None) -> Any:
-    """Follow dotted keys, indices and attribute names into a model's return value.
-
-    Raises:
-        ModelError: A step of the path leads nowhere.
-    """
-    for step in path.split(".") if path else ():
-        try:
-            if isinstance(value, Mapping):
-                value = value[step]
-            elif isinstance(value, (tuple, list)) and step.lstrip("-").isdigit():
-                value = value[int(step)]
-            else:
-                value = getattr(value, step)
-        except (KeyError, IndexError, AttributeError) as error:
-            has = list(value) if isinstance(value, Mapping) else type(value).__name__
-            raise ModelError(
-                f"select={path!r} leads nowhere at {step!r}: the model returned {has}."
-            ) from error
-    return value
 
 
 def read(value: Any, specs: Mapping[str, Output]) -> Outputs:

@@ -1,9 +1,24 @@
 """Finding pivots, and running only what follows one."""
 
-from feedback_adapter.sites.borrow import borrowed, unwrapped
-from feedback_adapter.sites.discover import discover
-from feedback_adapter.sites.inputs import Inputs
-from feedback_adapter.sites.site import INPUT, Site
-from feedback_adapter.sites.tail import Edit, Tail
+import warnings
+from typing import Any
 
-__all__ = ["INPUT", "Edit", "Inputs", "Site", "Tail", "borrowed", "discover", "unwrapped"]
+from feedback_adapter.sites.discover import discover
+from feedback_adapter.sites.frozen import frozen
+from feedback_adapter.sites.inputs import Inputs
+from feedback_adapter.sites.site import INPUT, Site, SiteInfo
+from feedback_adapter.sites.tail import Edit, Tail
+from feedback_adapter.sites.torch_patches import unwrapped
+
+__all__ = ["INPUT", "Edit", "Inputs", "Site", "SiteInfo", "Tail", "discover", "frozen", "unwrapped"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "borrowed":
+        warnings.warn(
+            "feedback_adapter.sites.borrowed is deprecated: its name is frozen now.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return frozen
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from feedback_adapter.sites.inputs import Inputs
-from feedback_adapter.sites.record import record
-from feedback_adapter.sites.site import INPUT, Site, layout_of
+from feedback_adapter.sites.recording import record
+from feedback_adapter.sites.site import INPUT, SiteInfo, layout_of
 
 __all__ = ["discover"]
 
 
-def discover(model: nn.Module, inputs: Inputs) -> list[Site]:
+def discover(model: nn.Module, inputs: Inputs) -> list[SiteInfo]:
     """List the sites of one forward pass, in the order in which they are computed.
 
     A site is a floating-point tensor with one row per image. The first is the input.
-    Call inside `borrowed(model)`.
+    Call inside `frozen(model)`.
     """
     recording = record(model, inputs)
     image = tuple(inputs.images.shape)
@@ -23,7 +23,7 @@ def discover(model: nn.Module, inputs: Inputs) -> list[Site]:
     calls: dict[str, int] = {}
     for call in recording.calls:
         calls[call.path] = max(calls.get(call.path, 0), call.index + 1)
-    sites = [Site(INPUT, shape=image, layout=layout_of(image, image))]
+    sites = [SiteInfo(INPUT, shape=image, layout=layout_of(image, image))]
     for call in recording.calls:
         if call is recording.root or call.path.startswith("<"):
             continue
@@ -32,7 +32,7 @@ def discover(model: nn.Module, inputs: Inputs) -> list[Site]:
                 continue
             depth = call.macs / total
             sites.append(
-                Site(
+                SiteInfo(
                     call.path,
                     call.index,
                     selector,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter.errors import InputError, did_you_mean
-from feedback_adapter.sites.structure import map_tensors, named_tensors
+from feedback_adapter.sites.nested import map_tensors, named_tensors
 
 __all__ = ["Inputs"]
 

@@ -1,11 +1,12 @@
-"""A site: a place where a pivot can sit."""
+"""A site: a place where a pivot can sit, and what was measured there."""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
-__all__ = ["INPUT", "Site", "layout_of", "parse_site"]
+__all__ = ["INPUT", "Site", "SiteInfo", "layout_of", "parse_site"]
 
 INPUT = "input"
 """The name of the site before the first layer: the model's first tensor argument."""
@@ -13,13 +14,59 @@ INPUT = "input"
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """An activation of one traced forward pass.
+    """The address of an activation, the same in every forward pass of a model.
 
     Args:
         module: Path of the module whose call returns the activation, as in
             `model.named_modules()`; `"input"` for the model's input.
         call: How many calls of that module came before, in one forward pass.
         selector: Which tensor of what the call returned (`""`: the value itself).
+
+    Example:
+        >>> Site("layer3.0").name
+        'layer3.0'
+        >>> Site.of("layer3.0#1:left")
+        Site(module='layer3.0', call=1, selector='left')
+    """
+
+    module: str
+    call: int = 0
+    selector: str = ""
+
+    @classmethod
+    def of(cls, name: str | Site) -> Site:
+        """Read a site's name, or take the address out of a `SiteInfo`."""
+        if isinstance(name, Site):
+            return Site(name.module, name.call, name.selector)
+        module, _, selector = name.partition(":")
+        module, _, call = module.partition("#")
+        return Site(module, int(call) if call.isdigit() else 0, selector)
+
+    @property
+    def name(self) -> str:
+        """`module`, then `#call` if it isn't the first, then `:selector` if there is one."""
+        call = f"#{self.call}" if self.call else ""
+        return f"{self.module}{call}{':' + self.selector if self.selector else ''}"
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """The address as a plain tuple."""
+        return self.module, self.call, self.selector
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteInfo(Site):
+    """A site, and what one traced forward pass measured there.
+
+    It can be passed wherever a `Site` can be; `Site.of(info)` is its address alone.
+
+    Args:
+        module: See `Site`.
+        call: See `Site`.
+        selector: See `Site`.
         calls: How many calls of that module one forward pass makes.
         shape: Shape in the traced batch, first the batch.
         layout: `"NCHW"`, `"NHWC"`, `"NLC"`, `"NC"` or `"other"`.
@@ -27,9 +74,6 @@ class Site:
         tail_cost: Share that follows it: what one iteration's forward costs, 0 to 1.
     """
 
-    module: str
-    call: int = 0
-    selector: str = ""
     calls: int = 1
     shape: tuple[int, ...] = ()
     layout: str = "other"
@@ -38,26 +82,23 @@ class Site:
 
     @property
     def name(self) -> str:
-        """`module`, then `#call` if the module is called more than once, `:selector` if any."""
-        call = f"#{self.call}" if self.calls > 1 or self.call else ""
+        """As a `Site`'s, but with `#0`, too, if the module is called more than once."""
+        first = self.calls > 1 and not self.call
+        call = "#0" if first else f"#{self.call}" if self.call else ""
         return f"{self.module}{call}{':' + self.selector if self.selector else ''}"
-
-    @property
-    def key(self) -> tuple[str, int, str]:
-        """What identifies the site in any forward pass of the model."""
-        return self.module, self.call, self.selector
 
     def __str__(self) -> str:
         return self.name
 
 
 def parse_site(name: str | Site) -> tuple[str, int, str]:
-    """Split a site's name into module path, call index and selector."""
-    if isinstance(name, Site):
-        return name.key
-    module, _, selector = name.partition(":")
-    module, _, call = module.partition("#")
-    return module, int(call) if call.isdigit() else 0, selector
+    """Deprecated: call `Site.of(name).key`."""
+    warnings.warn(
+        "parse_site is deprecated: use Site.of(name), and its .key for a plain tuple.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return Site.of(name).key
 
 
 def layout_of(shape: Sequence[int], image: Sequence[int]) -> str:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter.errors import SiteError, did_you_mean
-from feedback_adapter.sites.calls import intercept, plain_call
 from feedback_adapter.sites.inputs import Inputs
-from feedback_adapter.sites.record import Call, Kept, Recording, record
-from feedback_adapter.sites.site import INPUT, Site, parse_site
-from feedback_adapter.sites.structure import map_tensors, named_tensors, replace_tensor
+from feedback_adapter.sites.intercept import intercept, plain_call
+from feedback_adapter.sites.nested import map_tensors, named_tensors, replace_tensor
+from feedback_adapter.sites.recording import Call, Recording, record
+from feedback_adapter.sites.saved import SavedTensor
+from feedback_adapter.sites.site import INPUT, Site
 
 __all__ = ["Edit", "Tail"]
 
@@ -28,71 +29,72 @@ Edit = Callable[[Tensor], Tensor]
 
 
 class Tail:
-    """The part of a model that follows the first of one or several pivots.
-
-    Make it inside `feedback_adapter.sites.borrow.borrowed(model)`, which holds the model
-    still. One forward pass is recorded here; `run` then costs only what follows.
+    """The part of a model that follows the first of one or several pivots. Make it with `record`.
 
     Args:
         model: The user's model. It is never changed.
         inputs: The images and whatever else the model takes.
-        pivots: Sites or their names, at least one, in any order.
+        recording: One forward pass with these inputs.
+        pivots: The pivots in the order in which the model computes them, with what arrived
+            at each.
         given: Activations that replace what the model computes at other sites.
-
-    Attributes:
-        value: What the model returned in the recorded pass.
-        pivots: The pivots in the order in which the model computes them, as site keys.
-
-    Raises:
-        SiteError: A pivot isn't in the model, or isn't a floating-point activation.
     """
 
     def __init__(
         self,
         model: nn.Module,
         inputs: Inputs,
+        recording: Recording,
+        pivots: Mapping[Site, SavedTensor],
+        given: Mapping[Site, Tensor],
+    ) -> None:
+        self._model, self._inputs, self._recording = model, inputs, recording
+        self._saved, self._given = dict(pivots), dict(given)
+
+    @classmethod
+    def record(
+        cls,
+        model: nn.Module,
+        inputs: Inputs,
         pivots: Sequence[Site | str],
         given: Mapping[str, Tensor] | None = None,
-    ) -> None:
+    ) -> Tail:
+        """Record one forward pass; `run` then costs only what follows the first pivot.
+
+        Call it inside `feedback_adapter.sites.frozen(model)`, which holds the model still.
+
+        Args:
+            model: The user's model. It is never changed.
+            inputs: The images and whatever else the model takes.
+            pivots: Sites or their names, at least one, in any order.
+            given: Activations that replace what the model computes at other sites, by name.
+
+        Raises:
+            SiteError: A pivot isn't in the model, or isn't a floating-point activation.
+        """
         if not pivots:
             raise SiteError("A tail needs at least one pivot. Name one of `adapter.sites(images)`.")
-        self._model = model
-        self._inputs = inputs
-        self._wanted = [parse_site(pivot) for pivot in pivots]
-        self._given = {parse_site(name): tensor for name, tensor in (given or {}).items()}
-        self._record(careful=False)
+        replaced = {Site.of(name): tensor for name, tensor in (given or {}).items()}
+        return _record(model, inputs, [Site.of(p) for p in pivots], replaced, keep_all=False)
 
-    def _record(self, *, careful: bool) -> None:
-        inputs = self._inputs
-        if _INPUT_KEY in self._given:
-            inputs = inputs.replace(self._given[_INPUT_KEY])
-        recording = record(
-            self._model, inputs, pivots=self._wanted, given=self._given, careful=careful
-        )
-        self._recording, self._base, self._careful = recording, inputs, careful
-        self.value = recording.value
-        kept = dict(recording.activations)
-        if _INPUT_KEY in self._wanted:
-            kept = {_INPUT_KEY: Kept(inputs.images, strong=True), **kept}
-        missing = [key for key in self._wanted if key not in kept]
-        if missing:
-            raise SiteError(_no_such_site(missing[0], recording.calls))
-        self.pivots = tuple(kept)
-        self._kept = tuple(kept.values())
-        for key, tensor in zip(self.pivots, self.activations, strict=True):
-            if not tensor.is_floating_point():
-                raise SiteError(
-                    f"{Site(*key).name!r} is {tensor.dtype}: a pivot must be floating point."
-                )
+    @property
+    def value(self) -> Any:
+        """What the model returned in the recorded pass."""
+        return self._recording.value
+
+    @property
+    def pivots(self) -> tuple[Site, ...]:
+        """The pivots in the order in which the model computes them."""
+        return tuple(self._saved)
 
     @property
     def activations(self) -> tuple[Tensor, ...]:
         """The recorded activation of each pivot, in the order of `pivots`."""
-        return tuple(kept.value() for kept in self._kept)
+        return tuple(saved.value() for saved in self._saved.values())
 
     def forget_first(self) -> None:
         """Drop the first pivot's activation: from now on its edit gets NaN to start from."""
-        self._kept[0].tensor = None
+        self._saved[self.pivots[0]].tensor = None
 
     def run(self, edits: Sequence[Edit], *, check: bool = False) -> Any:
         """Run the tail with each pivot's activation edited.
@@ -109,47 +111,70 @@ class Tail:
             SiteError: The model took another path than in the recorded pass, or `check`
                 found another result.
         """
-        value = _Replay(self._recording, dict(zip(self.pivots, edits, strict=True)), self._kept)(
-            self._model, self._base
+        edited = dict(zip(self.pivots, edits, strict=True))
+        value = _Replay(self._recording, edited, self._saved.get(_INPUT)).run(
+            self._model, self._inputs
         )
         if check and not _same(value, self.value):
-            if self._careful:
+            if self._recording.keep_all:
                 raise SiteError(
-                    f"Replaying what follows {Site(*self.pivots[0]).name!r} gave another result "
+                    f"Replaying what follows {self.pivots[0].name!r} gave another result "
                     "than the forward pass: the model isn't deterministic, or keeps state between "
                     "calls. Choose another pivot."
                 )
-            self._record(careful=True)
+            again = _record(self._model, self._inputs, self.pivots, self._given, keep_all=True)
+            vars(self).update(vars(again))
             return self.run(edits, check=True)
         return value
 
 
-_INPUT_KEY = (INPUT, 0, "")
+def _record(
+    model: nn.Module,
+    inputs: Inputs,
+    pivots: Sequence[Site],
+    given: Mapping[Site, Tensor],
+    *,
+    keep_all: bool,
+) -> Tail:
+    if _INPUT in given:
+        inputs = inputs.replace(given[_INPUT])
+    recording = record(model, inputs, pivots=pivots, given=given, keep_all=keep_all)
+    saved = dict(recording.activations)
+    if _INPUT in pivots:
+        saved = {_INPUT: SavedTensor(inputs.images, strong=True), **saved}
+    for site in pivots:
+        if site not in saved:
+            raise SiteError(_no_such_site(site, recording.calls))
+    for site, activation in saved.items():
+        if not activation.value().is_floating_point():
+            raise SiteError(
+                f"{site.name!r} is {activation.value().dtype}: a pivot must be floating point."
+            )
+    return Tail(model, inputs, recording, saved, given)
+
+
+_INPUT = Site(INPUT)
 
 
 class _Replay:
     """Answers the module calls of one run."""
 
     def __init__(
-        self,
-        recording: Recording,
-        edits: Mapping[tuple[str, int, str], Edit],
-        kept: Sequence[Kept],
+        self, recording: Recording, edits: Mapping[Site, Edit], image: SavedTensor | None
     ) -> None:
-        self._edits = edits
-        self._first = None if _INPUT_KEY in edits else recording.first
-        self._root = recording.root
+        self._edits, self._image = edits, image
+        self._first = recording.first if image is None else None
         self._copies = recording.copies_inputs
         self._frame = Call(recording.root.module, "", -1, None)
         self._frame.children = [recording.root]
         self._next = 0
-        self._image = kept[0] if _INPUT_KEY in edits else None
 
-    def __call__(self, model: nn.Module, inputs: Inputs) -> Any:
+    def run(self, model: nn.Module, inputs: Inputs) -> Any:
+        """Call the model."""
         if self._copies:
             inputs = inputs.copy()
         if self._image is not None:
-            image = self._edits[_INPUT_KEY](self._image.value())
+            image = self._edits[_INPUT](self._image.value())
             inputs = inputs.replace(image.clone())  # a model may modify its input in place
         with intercept(self._call):
             return model(*inputs.args, **inputs.kwargs)
@@ -165,31 +190,30 @@ class _Replay:
             )
         first = self._first
         if call is first:
-            value = map_tensors(call.value, lambda _, kept: kept, leaf=Kept)
-            pivoted = dict(call.pivots)
+            pivots = dict(call.pivots)
             return map_tensors(
-                value,
-                lambda name, kept: self._inject(kept, pivoted.get(name)),
-                leaf=Kept,
+                call.value,
+                lambda name, saved: self._inject(saved, pivots.get(name)),
+                leaf=SavedTensor,
             )
-        if not call.visited and first is not None and call.end < first.end:
-            return map_tensors(call.value, lambda _, kept: kept.give(), leaf=Kept)
-        if call.visited:
+        if not call.contains_pivot and first is not None and call.end < first.end:
+            return map_tensors(call.value, lambda _, saved: saved.give(), leaf=SavedTensor)
+        if call.contains_pivot:
             self._frame, self._next = call, 0
             value = plain_call(module, args, kwargs, self._call)
             self._frame, self._next = frame, position + 1
         else:
             value = plain_call(module, args, kwargs, None)
-        for selector, key in call.pivots:
+        for selector, site in call.pivots:
             tensor = dict(named_tensors(value))[selector]
-            value = replace_tensor(value, selector, self._edits[key](tensor))
+            value = replace_tensor(value, selector, self._edits[site](tensor))
         return value
 
-    def _inject(self, kept: Kept, key: tuple[str, int, str] | None) -> Tensor:
-        if key is None:
-            return kept.give()
-        tensor = self._edits[key](kept.value())
-        return tensor.clone() if kept.modified else tensor
+    def _inject(self, saved: SavedTensor, site: Site | None) -> Tensor:
+        if site is None:
+            return saved.give()
+        tensor = self._edits[site](saved.value())
+        return tensor.clone() if saved.copied else tensor
 
 
 def _same(value: Any, recorded: Any) -> bool:
@@ -205,8 +229,8 @@ def _same(value: Any, recorded: Any) -> bool:
     return True
 
 
-def _no_such_site(key: tuple[str, int, str], calls: Sequence[Call]) -> str:
-    module, index, selector = key
+def _no_such_site(site: Site, calls: Sequence[Call]) -> str:
+    module, index, selector = site.key
     here = [call for call in calls if call.path == module]
     if not here:
         return f"There is no site {module!r}. {did_you_mean(module, {c.path for c in calls})}"

@@ -22,7 +22,7 @@ OptionsT = TypeVar("OptionsT")
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One batch to refine. The model is held still (`borrowed`) while a strategy has it.
+    """One batch to refine. The model is held still (`frozen`) while a strategy has it.
 
     Args:
         model: The user's model, never to be changed.
@@ -44,7 +44,7 @@ class Problem:
         self, pivots: tuple[Site, ...] | None = None, given: Mapping[str, Tensor] | None = None
     ) -> Tail:
         """Record one forward pass and return what follows the first pivot."""
-        return Tail(self.model, self.inputs, pivots or self.pivots, given)
+        return Tail.record(self.model, self.inputs, pivots or self.pivots, given)
 
     def take(self, images: Tensor) -> Problem:
         """The same problem for some of the images, by index (k,)."""

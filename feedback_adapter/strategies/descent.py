@@ -214,7 +214,7 @@ class Descent:
 
     def final(self) -> dict[str, Tensor]:
         """Each image's result at the pivots, `{site name: (batch, ...)}`. Needs `hold`."""
-        return {Site(*key).name: a for key, a in zip(self.tail.pivots, self._finals, strict=True)}
+        return {site.name: a for site, a in zip(self.tail.pivots, self._finals, strict=True)}
 
     def run(self) -> Log:
         """Take the steps."""

@@ -65,7 +65,7 @@ class Layerwise(Strategy[LayerwiseOptions]):
         sites = list(problem.pivots)
         if len(sites) > 1:
             order = problem.tail().pivots
-            sites.sort(key=lambda site: order.index(site.key))
+            sites.sort(key=lambda site: order.index(site))
         for site in sites:
             another = site is not sites[-1]
             descent = Descent(

@@ -25,7 +25,7 @@ from feedback_adapter.errors import EvidenceError, OptionsError
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
-from feedback_adapter.sites import Site
+from feedback_adapter.sites import SiteInfo
 from feedback_adapter.strategies.hiding import Criterion, hide, likelihood, precision
 
 __all__ = ["Choice", "Search", "Trial", "choose"]
@@ -134,7 +134,7 @@ class Search:
 def choose(
     refine: Callable[..., Refinement],
     strategy: str,
-    sites: Sequence[Site],
+    sites: Sequence[SiteInfo],
     evidence: Evidence,
     plain: Outputs,
     search: Search,
@@ -172,7 +172,7 @@ def choose(
     criterion = search.criterion or ("precision" if ranked else "likelihood")
     device = next(iter(plain.values())).device
     rows = torch.arange(plain.batch, device=device)
-    race: dict[tuple[Site, float], list[dict[str, Tensor]]] = {
+    race: dict[tuple[SiteInfo, float], list[dict[str, Tensor]]] = {
         setting: [] for setting in itertools.product(sites, search.step_sizes)
     }
     trials: list[Trial] = []
@@ -203,7 +203,7 @@ def choose(
 
 
 def _trials(
-    race: Mapping[tuple[Site, float], Sequence[Mapping[str, Tensor]]],
+    race: Mapping[tuple[SiteInfo, float], Sequence[Mapping[str, Tensor]]],
     measure: Criterion,
     plain: Outputs,
     steps: int,
@@ -229,7 +229,7 @@ def _trials(
     return sorted(trials, key=lambda trial: -trial.gain)
 
 
-def _latest(trials: Sequence[Trial], sites: Sequence[Site], tolerance: float) -> Trial:
+def _latest(trials: Sequence[Trial], sites: Sequence[SiteInfo], tolerance: float) -> Trial:
     """The best trial at the site with the cheapest tail of those as good as the best."""
     costs = {site.name: site.tail_cost for site in sites}
     best = trials[0].gain

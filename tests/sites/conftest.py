@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import feedback_adapter as fa
-from feedback_adapter.sites import Inputs, Tail, borrowed
+from feedback_adapter.sites import Inputs, Tail, frozen
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LABELS = ["a", "b", "c", "d"]
@@ -41,8 +41,8 @@ def holds(conformance: ModuleType) -> Callable[..., fa.Refinement]:
         if isinstance(plain, dict):
             plain = plain["output"]
         before = conformance.state(model)
-        with borrowed(adapter.model):
-            tail = Tail(adapter.model, Inputs.of(images), [pivot])
+        with frozen(adapter.model):
+            tail = Tail.record(adapter.model, Inputs.of(images), [pivot])
             leaf = tail.activations[0].detach().clone().requires_grad_()
             recorded = leaf.detach().clone()
             with torch.enable_grad():

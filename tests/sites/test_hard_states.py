@@ -13,7 +13,7 @@ from torch.utils import checkpoint
 
 import feedback_adapter as fa
 from feedback_adapter.errors import InputError, ModelError
-from feedback_adapter.sites import borrowed
+from feedback_adapter.sites import frozen
 
 EVIDENCE = fa.Labels({"a": 1, "b": 0})
 
@@ -234,12 +234,12 @@ def test_the_compiler_is_given_back_by_the_last_of_two_threads(net):
     inside, go = threading.Event(), threading.Event()
 
     def hold():
-        with borrowed(net):
+        with frozen(net):
             inside.set()
             go.wait(10)
 
     thread = threading.Thread(target=hold)
-    with borrowed(net):
+    with frozen(net):
         thread.start()
         assert inside.wait(10)
     assert eval_frame._stance.stance == "force_eager"
@@ -318,7 +318,7 @@ def test_deepcopy_and_pickle_while_and_after_it_is_wrapped(net, images):
     assert vars(net).keys() == vars(type(net)()).keys()
     for model in copies():
         assert torch.equal(refine(model, images).after, expected)
-    with borrowed(net):
+    with frozen(net):
         inside = copy.deepcopy(net)
     assert torch.equal(refine(inside, images).after, expected)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import feedback_adapter as fa
-from feedback_adapter.sites import INPUT, Inputs, Tail, borrowed
+from feedback_adapter.sites import INPUT, Inputs, Tail, frozen
 
 LABELS = list("abcd")
 OPERATIONS = (
@@ -88,8 +88,8 @@ def test_a_replay_is_exact_and_its_gradient_right(conformance, operations, seed,
     before = conformance.state(model)
     with torch.no_grad():
         plain = model(images.clone())
-    with borrowed(model):
-        tail = Tail(model, Inputs.of(images), [site])
+    with frozen(model):
+        tail = Tail.record(model, Inputs.of(images), [site])
         leaf = tail.activations[0].detach().clone().requires_grad_()
         with torch.enable_grad():
             value = tail.run([lambda _: leaf])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fa_cnnf.errors import DecoderError
 from fa_cnnf.loop import Loop, Unroll
 from feedback_adapter.errors import OptionsError
-from feedback_adapter.sites import Inputs, Site, Tail, borrowed
+from feedback_adapter.sites import Inputs, Site, Tail, frozen
 
 __all__ = ["KINDS", "Decoder", "DecoderLoop", "decoders"]
 
@@ -101,9 +101,9 @@ class DecoderLoop(Loop):
             SiteError: A stage isn't in the model.
         """
         take = read or _as_it_is
-        with borrowed(self.model):
+        with frozen(self.model):
             with torch.no_grad():
-                tail = Tail(self.model, Inputs.of(x), list(self.sites))
+                tail = Tail.record(self.model, Inputs.of(x), list(self.sites))
             h = [a.detach() for a in tail.activations]
             logits, features, reconstructions = [take(tail.value).detach()], [h[0]], []
             for _ in range(self.iterations(steps)):
@@ -187,10 +187,10 @@ def decoders(
         raise DecoderError("sites is empty: name at least one stage, see Adapter.sites(images).")
     if width < 1:
         raise OptionsError(f"width={width} is out of range: it must be at least 1.")
-    with borrowed(model), torch.no_grad():
-        tail = Tail(model, Inputs.of(images), list(sites))
+    with frozen(model), torch.no_grad():
+        tail = Tail.record(model, Inputs.of(images), list(sites))
     shapes = [tuple(a.shape) for a in tail.activations]
-    names = [Site(*key).name for key in tail.pivots]
+    names = [site.name for site in tail.pivots]
     for name, shape in zip(names, shapes, strict=True):
         if len(shape) != 4:
             raise DecoderError(

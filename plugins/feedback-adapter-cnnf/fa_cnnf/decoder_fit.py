@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fa_cnnf.decoder import DecoderLoop
-from feedback_adapter.sites import Inputs, Tail, borrowed
+from feedback_adapter.sites import Inputs, Tail, frozen
 
 __all__ = ["fit_decoders", "fit_gammas"]
 
@@ -95,8 +95,8 @@ def fit_gammas(
 
 
 def _activations(loop: DecoderLoop, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    with borrowed(loop.model), torch.no_grad():
-        tail = Tail(loop.model, Inputs.of(images), list(loop.sites))
+    with frozen(loop.model), torch.no_grad():
+        tail = Tail.record(loop.model, Inputs.of(images), list(loop.sites))
     return [a.detach() for a in tail.activations], tail.value.detach()
 
 

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from fa_cnnf.layers import EPSILON
 from fa_cnnf.loop import Unroll
 from feedback_adapter.errors import ModelError, OptionsError
-from feedback_adapter.sites import INPUT, Inputs, Site, Tail, borrowed
+from feedback_adapter.sites import INPUT, Inputs, Site, Tail, frozen
 
 __all__ = ["TiedLoop"]
 
@@ -74,8 +74,8 @@ class TiedLoop:
             ModelError: The model doesn't return a tensor of logits.
             SiteError: There is no such site.
         """
-        with borrowed(self.model), torch.enable_grad():
-            tail = Tail(self.model, Inputs.of(x), [self.site])
+        with frozen(self.model), torch.enable_grad():
+            tail = Tail.record(self.model, Inputs.of(x), [self.site])
             h = tail.activations[0].detach()
             features, reconstructions, logits = [h], [], []
             for step in range(self.steps + 1):

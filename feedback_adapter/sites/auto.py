@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from feedback_adapter.errors import SiteError
-from feedback_adapter.outputs import Outputs
 from feedback_adapter.sites.discover import discover
 from feedback_adapter.sites.inputs import Inputs
-from feedback_adapter.sites.site import INPUT, Site
+from feedback_adapter.sites.site import INPUT, Site, SiteInfo
 from feedback_adapter.sites.tail import Tail
 
 __all__ = ["middle", "reaches_all", "spread"]
 
+Read = Callable[[Any], Mapping[str, Tensor]]
+"""Takes the named outputs out of what the model returns."""
 
-def middle(model: nn.Module, inputs: Inputs, read: Callable[[Any], Outputs]) -> Site:
+
+def middle(model: nn.Module, inputs: Inputs, read: Read) -> SiteInfo:
     """A site near the middle of the computation that all outputs depend on.
 
     Of those between 30% and 70% of it, the outermost module's is taken (a stage rather
     than a layer in it, so that little goes around it), and of these the nearest to 50%.
-    Call inside `borrowed(model)`.
+    Call inside `frozen(model)`.
     """
     sites = [site for site in discover(model, inputs) if site.module != INPUT]
 
-    def order(site: Site) -> tuple[bool, int, float]:
+    def order(site: SiteInfo) -> tuple[bool, int, float]:
         distance = abs(site.depth - 0.5)
         return distance > 0.2, site.module.count(".") if distance <= 0.2 else 0, distance
 
@@ -40,16 +42,14 @@ def middle(model: nn.Module, inputs: Inputs, read: Callable[[Any], Outputs]) -> 
     )
 
 
-def spread(
-    model: nn.Module, inputs: Inputs, read: Callable[[Any], Outputs], count: int
-) -> list[Site]:
+def spread(model: nn.Module, inputs: Inputs, read: Read, count: int) -> list[SiteInfo]:
     """At most `count` sites from early to late that all outputs depend on.
 
     The computation is cut into that many equal parts; of each, the outermost module's first
-    site is taken. Call inside `borrowed(model)`.
+    site is taken. Call inside `frozen(model)`.
     """
     sites = [site for site in discover(model, inputs) if site.module != INPUT]
-    chosen: list[Site] = []
+    chosen: list[SiteInfo] = []
     for part in range(count):
         low, high = part / count, (part + 1) / count
         inside = [s for s in sites if low < s.depth <= high]
@@ -59,12 +59,10 @@ def spread(
     return chosen
 
 
-def reaches_all(
-    model: nn.Module, inputs: Inputs, site: Site, read: Callable[[Any], Outputs]
-) -> bool:
+def reaches_all(model: nn.Module, inputs: Inputs, site: Site, read: Read) -> bool:
     """Whether every output depends on the activation at a site."""
     try:
-        tail = Tail(model, inputs, [site])
+        tail = Tail.record(model, inputs, [site])
         with torch.enable_grad():
             leaf = tail.activations[0].detach().clone().requires_grad_()
             outputs = read(tail.run([lambda _: leaf], check=True))

@@ -1,4 +1,4 @@
-"""Tensors inside the nested values that modules return: list, get, replace."""
+"""Tensors inside the nested values that modules return: list, pick, replace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any, cast
 
 from torch import Tensor
 
-__all__ = ["map_tensors", "named_tensors", "replace_tensor"]
+from feedback_adapter.errors import ModelError
+
+__all__ = ["map_tensors", "named_tensors", "pick", "replace_tensor"]
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
@@ -26,7 +28,7 @@ def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield `(selector, tensor)` for each tensor of a nested value, depth first.
 
     The selector of a bare tensor is `""`; otherwise keys, indices and field names
-    are joined by dots, as `feedback_adapter.outputs.pick` reads them.
+    are joined by dots, as `pick` reads them.
     """
     if isinstance(value, Tensor):
         yield prefix, value
@@ -72,3 +74,25 @@ def replace_tensor(value: Any, selector: str, tensor: Tensor) -> Any:
     if not selector:
         return tensor
     return map_tensors(value, lambda name, old: tensor if name == selector else old)
+
+
+def pick(value: Any, path: str | None) -> Any:
+    """Follow dotted keys, indices and attribute names into a model's return value.
+
+    Raises:
+        ModelError: A step of the path leads nowhere.
+    """
+    for step in path.split(".") if path else ():
+        try:
+            if isinstance(value, Mapping):
+                value = value[step]
+            elif isinstance(value, (tuple, list)) and step.lstrip("-").isdigit():
+                value = value[int(step)]
+            else:
+                value = getattr(value, step)
+        except (KeyError, IndexError, AttributeError) as error:
+            has = list(value) if isinstance(value, Mapping) else type(value).__name__
+            raise ModelError(
+                f"select={path!r} leads nowhere at {step!r}: the model returned {has}."
+            ) from error
+    return value

@@ -4,7 +4,7 @@ Inside `intercept`, every `module(...)` of the thread goes through its handler. 
 stored on any module: `nn.Module.__call__` itself is exchanged, as `torch.fx` does when it
 traces, and put back when nobody needs it. Other threads pass straight through. Since the
 exchange makes Python forget what it has looked up on every subclass (most of a millisecond),
-`borrowed` keeps it `installed` for the time of a refinement.
+`frozen` keeps it `installed` for the time of a refinement.
 """
 
 from __future__ import annotations

@@ -1,0 +1,142 @@
+"""What we have to know about PyTorch's insides, and nothing else in the library has to.
+
+PyTorch has shortcuts that don't make the calls that we watch, or that round otherwise with
+gradients than without: compiled graphs, the fused path of `nn.MultiheadAttention`, attention
+kernels, gradient checkpointing's second forward pass. They are turned off for the time that a
+model is held (`feedback_adapter.sites.frozen`). `PRIVATE_NAMES` lists every private name of
+PyTorch that this package touches; a test looks each of them up, so that an update of PyTorch
+that removes one fails there first, and by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Generator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import eval_frame
+from torch.nn import attention, functional
+from torch.utils import checkpoint
+
+__all__ = ["PRIVATE_NAMES", "Change", "shortcuts_off", "storage_of", "unwrapped", "watching"]
+
+PRIVATE_NAMES = (
+    "torch._dynamo.eval_frame.DynamoStance",
+    "torch._dynamo.eval_frame.OptimizedModule",
+    "torch._dynamo.eval_frame._stance",
+    "torch._ops.OpOverload._overloadpacket",
+    "torch._ops.OpOverload._schema",
+    "torch.UntypedStorage._cdata",
+    "torch.backends.mha._is_fastpath_enabled",
+    "torch.nn.Module._compiled_call_impl",
+    "torch.nn.Module()._modules",
+    "torch.utils._python_dispatch.TorchDispatchMode",
+    "torch.utils.checkpoint.CheckpointFunction",
+    "torch.utils.checkpoint._checkpoint_without_reentrant_generator",
+    "torch.utils.flop_counter.flop_registry",
+    "torch.compile(torch.nn.Identity())._orig_mod",
+)
+"""Every private or undocumented name of PyTorch that `feedback_adapter.sites` uses."""
+
+Change = tuple[Any, str, Any]
+"""Owner, attribute, and the attribute's value for the time that a model is held."""
+
+_thread = threading.local()  # watching: how many models this thread holds
+
+
+@contextlib.contextmanager
+def watching() -> Generator[None]:
+    """Let the functions below answer in PyTorch's place, in this thread."""
+    _thread.watching = getattr(_thread, "watching", 0) + 1
+    try:
+        yield
+    finally:
+        _thread.watching -= 1
+
+
+def shortcuts_off(model: nn.Module) -> list[Change]:
+    """What to set so that PyTorch takes no shortcut in this model."""
+    if any(_is_compiled(module) for module in model.modules()):
+        return [*_SHORTCUTS, (eval_frame, "_stance", _EAGER)]
+    return _SHORTCUTS
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside DataParallel and torch.compile: the same parameters, watchable."""
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = cast("nn.Module", model._orig_mod)
+        else:
+            return model
+
+
+def storage_of(tensor: Tensor) -> int:
+    """What tells the memory behind one tensor from that behind another."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    compiled = module._compiled_call_impl is not None  # pyright: ignore[reportPrivateUsage]
+    return compiled or isinstance(module, eval_frame.OptimizedModule)
+
+
+_EAGER = eval_frame.DynamoStance("force_eager")
+"""What `torch.compiler.set_stance("force_eager")` sets."""
+
+
+def _uncheckpointed(module: Any) -> Generator[Change]:
+    """Let `torch.utils.checkpoint` just run its function, in threads that hold a model.
+
+    A second forward pass would make the calls again, unwatched, and the reentrant form
+    can't be differentiated with respect to an activation.
+    """
+    function: Any = module.CheckpointFunction
+
+    class Function(function):
+        @classmethod
+        def apply(cls, *args: Any, **kwargs: Any) -> Any:
+            if getattr(_thread, "watching", 0):
+                run, _preserve, *inputs = args
+                return run(*inputs)
+            return function.apply(*args, **kwargs)
+
+    yield module, "CheckpointFunction", Function
+    for name in vars(module):
+        if name.startswith("_checkpoint_without_reentrant_generator"):
+            original = getattr(module, name)
+
+            def generator(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
+                if getattr(_thread, "watching", 0):
+                    return iter((None,))
+                return _original(*args, **kwargs)
+
+            yield module, name, generator
+
+
+_attention = functional.scaled_dot_product_attention
+
+
+def _one_attention(*args: Any, **kwargs: Any) -> Tensor:
+    """Attention by one kernel, whether or not its mask requires gradients.
+
+    On a CPU the fused kernel can't differentiate a mask, so that PyTorch falls back where a
+    mask is computed from the activations, and rounds otherwise than it does without gradients.
+    """
+    query, mask = args[0], args[3] if len(args) > 3 else kwargs.get("attn_mask")
+    computed = mask is not None and mask.is_floating_point() and mask.shape[0] == query.shape[0]
+    if computed and query.device.type == "cpu" and getattr(_thread, "watching", 0):
+        with attention.sdpa_kernel(attention.SDPBackend.MATH):
+            return _attention(*args, **kwargs)
+    return _attention(*args, **kwargs)
+
+
+_SHORTCUTS: list[Change] = [
+    (torch.backends.mha, "_is_fastpath_enabled", False),
+    (functional, "scaled_dot_product_attention", _one_attention),
+    *_uncheckpointed(cast("Any", checkpoint)),
+]

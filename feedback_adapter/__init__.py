@@ -1,7 +1,7 @@
 """Say what you already know about an image, and get better predictions of the rest."""
 
 from feedback_adapter.adapter import Adapter
-from feedback_adapter.checkpoint import Architecture, load
+from feedback_adapter.checkpoint import Architecture, Card
 from feedback_adapter.defaults import Defaults
 from feedback_adapter.errors import FeedbackAdapterError
 from feedback_adapter.evidence import (
@@ -39,7 +39,7 @@ from feedback_adapter.strategies import (
     Strategy,
 )
 from feedback_adapter.transform import Transform
-from feedback_adapter.wrapping import wrap
+from feedback_adapter.wrapping import load, wrap
 
 __version__ = "0.1.0"
 
@@ -52,6 +52,7 @@ __all__ = [
     "Architecture",
     "ArchitectureSpec",
     "Captions",
+    "Card",
     "Change",
     "CheckpointSpec",
     "Coarse",

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter import plugins
+from feedback_adapter.checkpoint import Architecture, Card, Checkpoint
+from feedback_adapter.checkpoint import write as write_checkpoint
 from feedback_adapter.defaults import Defaults
 from feedback_adapter.errors import (
     EvidenceError,
@@ -29,7 +31,7 @@ from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.selection import Choice, Search, choose
 
 if TYPE_CHECKING:
-    from feedback_adapter.checkpoint import Architecture, Transform
+    from feedback_adapter.transform import Transform
 
 __all__ = ["Adapter"]
 
@@ -43,6 +45,7 @@ class Adapter:
         transform: How photos become the model's input, if known.
         defaults: What `refine` does where it isn't told.
         priors: Label statistics of a training set, by output; see `fit_prior`.
+        card: What the checkpoint that it comes from says of itself; `save` keeps it.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class Adapter:
         transform: Transform | None = None,
         defaults: Defaults | None = None,
         priors: Mapping[str, LabelPrior] | None = None,
+        card: Card | None = None,
     ) -> None:
         self.model = unwrapped(model)
         self.outputs = dict(outputs)
         self.transform = transform
         self.defaults = defaults or Defaults()
         self.priors = dict(priors or {})
+        self.card = card or Card()
         self._auto: dict[tuple[int, ...], tuple[str, ...]] = {}
 
     @property
@@ -244,19 +249,26 @@ class Adapter:
         return read(value, self.outputs)
 
     def save(self, directory: str | Path, *, architecture: Architecture | None = None) -> Path:
-        """Write weights, labels and transform, so that `load(directory)` makes this adapter.
+        """Write everything that makes this adapter, so that `load(directory)` makes it again.
+
+        A checkpoint that was in the directory is replaced as a whole: an error or a kill leaves
+        the old one as it was.
 
         Args:
-            directory: A new or empty folder, or one that `save` wrote.
-            architecture: How to build the model; needed only where timm's own note on it
-                is missing or doesn't lead to the same model.
+            directory: A new or empty folder, or one that holds a checkpoint.
+            architecture: How to build the model; needed only where neither the adapter's card
+                nor timm's own note on the model says it, or where they lead to another model.
 
         Raises:
-            CheckpointError: The model can't be built again from what is known about it.
+            CheckpointError: The model can't be built again from what is known about it, a
+                checkpoint can't hold a part of the adapter, or the folder can't be written.
         """
-        from feedback_adapter.checkpoint import save
-
-        return save(self, Path(directory), architecture)
+        folder = Path(directory)
+        checkpoint = Checkpoint(
+            self.model, self.outputs, self.transform, self.defaults, self.priors, self.card
+        )
+        write_checkpoint(checkpoint, folder, architecture)
+        return folder
 
     def fit_prior(
         self, probabilities: Tensor, targets: Tensor, *, output: str | None = None

@@ -19,13 +19,18 @@ class Defaults:
         strategy: Name of the strategy.
         pivots: Site names, or `"auto"`.
         options: Values for the strategy's options, by name.
-        others: Likewise for other strategies, by the strategy's name.
+        others: Values for the options of other strategies, by the strategy's name.
+        reference: The settings of the published forms, tuned for this model, by the strategy's
+            name: `"pivots"`, `"steps"`, `"step_size"`.
     """
 
     strategy: str = "newton"
     pivots: tuple[str, ...] | str = "auto"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     others: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
+    reference: Mapping[str, Mapping[str, Any]] = dataclasses.field(
         default_factory=dict[str, Mapping[str, Any]]
     )
 

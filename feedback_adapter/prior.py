@@ -58,8 +58,12 @@ class LabelPrior:
 
     def save(self, file: str | Path) -> None:
         """Write to a safetensors file, as float16 (moments of probabilities are at most 1)."""
+        safetensors.torch.save_file(self.tensors(), file)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file holds of it, by name, as float16."""
         tensors = {"mean": self.mean, "covariance": self.covariance * _SCALE}
-        safetensors.torch.save_file({k: v.half().contiguous() for k, v in tensors.items()}, file)
+        return {name: tensor.half().contiguous() for name, tensor in tensors.items()}
 
     @classmethod
     def load(cls, file: str | Path) -> LabelPrior:

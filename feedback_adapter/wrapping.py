@@ -1,20 +1,20 @@
-"""The front door: a model and what its outputs mean."""
+"""The front door: a model and what its outputs mean, or a checkpoint, becomes an adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import torch
 from torch import nn
 
 from feedback_adapter.adapter import Adapter
+from feedback_adapter.checkpoint import read as read_checkpoint
 from feedback_adapter.errors import ModelError
 from feedback_adapter.outputs import SINGLE, Kind, Output
+from feedback_adapter.transform import Transform
 
-if TYPE_CHECKING:
-    from feedback_adapter.checkpoint import Transform
-
-__all__ = ["wrap"]
+__all__ = ["load", "wrap"]
 
 
 def wrap(
@@ -62,3 +62,35 @@ def wrap(
             f"{len(labels)} labels for a model with {count} classes: give one label per class."
         )
     return Adapter(model, outputs, transform=transform)
+
+
+def load(
+    name: str | Path, *, model: nn.Module | None = None, device: str | torch.device = "cpu"
+) -> Adapter:
+    """A checkpoint as a ready adapter.
+
+    Args:
+        name: The name of a checkpoint of the zoo or of another plugin, or a folder.
+        model: For a checkpoint that doesn't say how its model is built: the model, built by
+            you; the weights are loaded into it.
+        device: Where the model goes.
+
+    Raises:
+        CheckpointError: The name is unknown, a file is missing or damaged, the config isn't what
+            a config may be, or the weights don't fit.
+
+    Example:
+        >>> import feedback_adapter as fa
+        >>> adapter = fa.load("caption-words-lite0")  # of feedback-adapter-zoo
+        >>> adapter.card.license
+        'Flickr8k: non-commercial research and education only'
+    """
+    parts = read_checkpoint(name, model=model, device=device)
+    return Adapter(
+        parts.model,
+        parts.outputs,
+        transform=parts.transform,
+        defaults=parts.defaults,
+        priors=parts.priors,
+        card=parts.card,
+    )

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from feedback_adapter.checkpoint import load
 from feedback_adapter.cli.common import console, print_json
 from feedback_adapter.errors import DataError
 from feedback_adapter.evidence import Labels
 from feedback_adapter.refinement import Change, Refinement
+from feedback_adapter.wrapping import load
 
 __all__ = ["demo"]
 

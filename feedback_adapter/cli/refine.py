@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from feedback_adapter.checkpoint import load
 from feedback_adapter.cli.common import console, options_of, print_json, said
 from feedback_adapter.errors import ModelError
 from feedback_adapter.evidence import Evidence
 from feedback_adapter.pretrained import pretrained
+from feedback_adapter.wrapping import load
 
 __all__ = ["refine"]
 

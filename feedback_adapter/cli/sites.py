@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 
 from feedback_adapter.adapter import Adapter
-from feedback_adapter.checkpoint import Architecture, load
+from feedback_adapter.checkpoint import Architecture
 from feedback_adapter.cli.common import console, print_json
 from feedback_adapter.errors import CheckpointError, ModelError, did_you_mean
 from feedback_adapter.outputs import Output
+from feedback_adapter.wrapping import load
 
 __all__ = ["sites"]
 

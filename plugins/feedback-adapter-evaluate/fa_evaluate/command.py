@@ -11,7 +11,8 @@ from rich.table import Table
 from fa_evaluate.protocols import PROTOCOLS, Request
 from fa_evaluate.rows import results, write_rows
 from fa_evaluate.tables import markdown, table
-from feedback_adapter.checkpoint import find, load, read_config
+from feedback_adapter import load
+from feedback_adapter.checkpoint import find, read_config
 from feedback_adapter.cli.common import console, options_of, print_json, progress_bar
 from feedback_adapter.errors import OptionsError, did_you_mean
 

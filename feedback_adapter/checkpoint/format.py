@@ -1,0 +1,315 @@
+"""The files of a checkpoint: the only place that names, reads and writes them.
+
+A folder holds `config.json` (see `schema`), weights as safetensors, label statistics of its
+outputs if there are any, and `card.md`, a page for readers. Files are found by the names that
+config.json gives them and checked by sha256; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from feedback_adapter import plugins
+from feedback_adapter.checkpoint.architecture import Architecture
+from feedback_adapter.checkpoint.schema import check, only_data
+from feedback_adapter.errors import CheckpointError, did_you_mean
+from feedback_adapter.prior import LabelPrior
+
+__all__ = ["CARD", "CONFIG", "FORMAT", "WEIGHTS", "Card", "File", "find", "read_config"]
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
+_STAGING = ".saving-"
+_FACTS = ("name", "summary", "data", "training", "metrics", "license")
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of itself, beside its weights and what its outputs mean.
+
+    Args:
+        name: The name of the checkpoint; empty takes that of the folder.
+        summary: One line for lists.
+        data: What it was trained on: `"source"`, `"images"` per split, `"citation"`.
+        training: How it was trained: the recipe, its settings, versions, machine, seconds.
+        metrics: What it scores, by name.
+        license: What the licence of its data allows.
+        architecture: How its model is built; `None` where only its owner can build it, or where
+            the model says so itself, as timm's do.
+        dtype: How its weights are stored: `"as saved"`, each in the model's own dtype, or
+            `"float16"` as long as they are float16 numbers.
+        text: The page for readers (`card.md`, in Markdown); empty if there is none.
+    """
+
+    name: str = ""
+    summary: str = ""
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any], repr=False)
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    license: str = ""
+    architecture: Architecture | None = None
+    dtype: Literal["as saved", "float16"] = "as saved"
+    text: str = dataclasses.field(default="", repr=False)
+
+    def facts(self) -> dict[str, Any]:
+        """What config.json holds of it under keys of the same names: all that isn't empty."""
+        return {key: getattr(self, key) for key in _FACTS if getattr(self, key)}
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file of a checkpoint, as config.json notes it.
+
+    Args:
+        file: Its plain name in the folder.
+        sha256: Of its bytes, in hexadecimal.
+    """
+
+    file: str
+    sha256: str
+
+    def inside(self, folder: Path) -> Path:
+        """The path of the file, whose bytes are those that config.json means.
+
+        Raises:
+            CheckpointError: It is missing, or its sha256 is another.
+        """
+        path = folder / self.file
+        if not path.is_file():
+            raise CheckpointError(f"{folder} has no {self.file}: the checkpoint is incomplete.")
+        found = _sha256(path)
+        if found != self.sha256:
+            raise CheckpointError(
+                f"{path} has sha256 {found[:12]}…, but its {CONFIG} says {self.sha256[:12]}…: "
+                "it is damaged or was exchanged. Get it again."
+            )
+        return path
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        name: The name of a checkpoint of the zoo or of another plugin, or a folder.
+
+    Raises:
+        CheckpointError: There is no such checkpoint or folder.
+    """
+    folder = Path(name)
+    if (folder / CONFIG).is_file():
+        return folder
+    if folder.is_dir():
+        raise CheckpointError(f"{folder} has no {CONFIG}: it isn't a checkpoint.")
+    known = [spec.name for spec in plugins.plugins().all("checkpoints")]
+    if str(name) not in known:
+        hint = did_you_mean(str(name), known)
+        hint += "" if known else " Install feedback-adapter-zoo for some."
+        raise CheckpointError(f"There is no checkpoint or folder {str(name)!r}. {hint}")
+    return plugins.checkpoint(str(name)).path
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's config.json holds, with every key checked.
+
+    Raises:
+        CheckpointError: It isn't JSON, is of another format, or a key is missing, unknown or
+            holds something else than it may.
+    """
+    file = folder / CONFIG
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} holds a {type(config).__name__}, not an object.")
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} has format {config.get('format')!r}; this version reads {FORMAT}."
+        )
+    check(config, file)
+    return config
+
+
+def read_card(folder: Path, config: Mapping[str, Any]) -> Card:
+    """What a checkpoint says of itself."""
+    page = folder / CARD
+    try:
+        text = page.read_text("utf-8") if page.is_file() else ""
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{page} can't be read: {error}") from error
+    how = config["architecture"]
+    return Card(
+        **{key: config[key] for key in _FACTS if key in config},
+        architecture=Architecture(**how) if how else None,
+        dtype=config["weights"]["dtype"],
+        text=text,
+    )
+
+
+def read_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, as they are stored.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or no safetensors file.
+    """
+    note = config["weights"]
+    path = File(note["file"], note["sha256"]).inside(folder)
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+
+
+def read_priors(folder: Path, config: Mapping[str, Any]) -> dict[str, LabelPrior]:
+    """The label statistics of a checkpoint, by output."""
+    return {
+        output: LabelPrior.load(File(**note).inside(folder))
+        for output, note in config.get("priors", {}).items()
+    }
+
+
+def write_folder(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: str = "as saved",
+    buffers: Mapping[str, str] | None = None,
+    priors: Mapping[str, LabelPrior] | None = None,
+    text: str = "",
+) -> dict[str, Any]:
+    """Write a whole checkpoint, or nothing.
+
+    Everything is written beside the folder first and then moved in, config.json last, so that an
+    error or a kill at any instant leaves a checkpoint that was there as it was.
+
+    Args:
+        folder: New or empty, or one that holds a checkpoint, which is replaced.
+        config: What config.json shall hold, without `"format"`, `"weights"` and `"priors"`,
+            which are added here.
+        tensors: The weights, contiguous, sharing no memory.
+        dtype: How they are stored, one of `schema.DTYPES`.
+        buffers: The dtypes of buffers that aren't among the weights.
+        priors: Label statistics, by output.
+        text: The page for readers; empty writes none.
+
+    Returns:
+        What config.json holds.
+
+    Raises:
+        CheckpointError: The folder holds other files, or something can't be written.
+    """
+    _check_free(folder)
+    config = only_data(dict(config), CONFIG)
+    with _staging(folder) as staging:
+        taken = _files_of(folder)
+        weights = _stored(staging, WEIGHTS, tensors, taken)
+        noted: dict[str, Any] = {**dataclasses.asdict(weights), "dtype": dtype}
+        if buffers:
+            noted["buffers"] = dict(buffers)
+        config = {"format": FORMAT, **config, "weights": noted}
+        for index, (output, prior) in enumerate((priors or {}).items()):
+            plain = output.replace("_", "").replace("-", "").isalnum() and output.isascii()
+            name = f"prior-{output if plain else index}.safetensors"
+            note = _stored(staging, name, prior.tensors(), taken)
+            config.setdefault("priors", {})[output] = dataclasses.asdict(note)
+        check(config, folder / CONFIG)
+        if text:
+            (staging / CARD).write_text(text, "utf-8")
+        (staging / CONFIG).write_text(
+            json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8"
+        )
+        _move_in(staging, folder)
+    return config
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file: give a new or empty folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} holds other files: give a new or empty folder.")
+
+
+@contextlib.contextmanager
+def _staging(folder: Path) -> Generator[Path]:
+    """A folder beside the one to write, gone afterwards whatever happens."""
+    place = folder.absolute().parent / f"{_STAGING}{folder.absolute().name}-{uuid.uuid4().hex[:12]}"
+    try:
+        place.mkdir(parents=True)
+        yield place
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written: {error}.") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _stored(
+    staging: Path, name: str, tensors: Mapping[str, Tensor], taken: Mapping[str, str]
+) -> File:
+    """Write tensors under a name that no other file of the old checkpoint has."""
+    path = staging / name
+    try:
+        safetensors.torch.save_file(dict(tensors), path)
+    except (RuntimeError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"safetensors can't hold these weights: {error}") from error
+    path.chmod(0o644)  # safetensors makes it private; a package is for everybody
+    sha256 = _sha256(path)
+    if taken.get(name, sha256) != sha256:  # the old config.json needs the old file till the end
+        path = path.rename(staging / f"{path.stem}-{sha256[:12]}{path.suffix}")
+    return File(path.name, sha256)
+
+
+def _files_of(folder: Path) -> dict[str, str]:
+    """The safetensors files that a folder has, with their sha256."""
+    return {path.name: _sha256(path) for path in folder.glob("*.safetensors") if path.is_file()}
+
+
+def _move_in(staging: Path, folder: Path) -> None:
+    for path in staging.iterdir():
+        _flush(path)
+    if not (folder / CONFIG).is_file():
+        staging.replace(folder)  # also over an empty folder
+        return
+    try:
+        old = json.loads((folder / CONFIG).read_text("utf-8"))
+    except ValueError:
+        old = None
+    names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == CONFIG)
+    for name in names:
+        (staging / name).replace(folder / name)
+    gone = {CARD} | {note.get("file") for note in _notes(old)}
+    for path in folder.iterdir():
+        if path.name in gone - set(names):
+            path.unlink()
+
+
+def _notes(config: Any) -> list[dict[str, Any]]:
+    """What a config, which may be of any form, notes of its files."""
+    if not isinstance(config, dict):
+        return []
+    priors = config.get("priors")
+    notes = [config.get("weights"), *(priors.values() if isinstance(priors, dict) else ())]
+    return [note for note in notes if isinstance(note, dict)]
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,213 @@
+"""What each key of a config.json may be, checked before anything is done with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, get_args
+
+from feedback_adapter.errors import CheckpointError, did_you_mean
+from feedback_adapter.outputs import Kind
+
+__all__ = ["check", "is_plain_file", "only_data"]
+
+DTYPES = ("as saved", "float16")
+"""How weights are stored: each tensor in the model's own dtype, or all of them as float16."""
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(_number(item) for item in value)
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
+
+
+def _size(value: Any) -> bool:
+    whole = isinstance(value, list) and all(type(item) is int for item in value)
+    return whole and len(value) == 2 and all(0 < item <= 65_536 for item in value)
+
+
+def is_plain_file(value: Any) -> bool:
+    """Whether this names a safetensors file inside the checkpoint's folder, and nothing else."""
+    return (
+        isinstance(value, str)
+        and value.endswith(".safetensors")
+        and "\0" not in value
+        and PurePosixPath(value).name == value
+        and PureWindowsPath(value).name == value
+    )
+
+
+def _sha256(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    fits: Callable[[Any], bool]
+    what: str
+    required: bool = False
+    null: bool = False
+
+
+_FILE = {
+    "file": _Rule(is_plain_file, "the plain name of a .safetensors file in the folder", True),
+    "sha256": _Rule(_sha256, "64 hexadecimal digits", True),
+}
+_CONFIG = {
+    "format": _Rule(lambda value: type(value) is int, "a whole number", True),
+    "name": _Rule(_text, "text"),
+    "summary": _Rule(_text, "text"),
+    "architecture": _Rule(_object, "an object or null", True, null=True),
+    "outputs": _Rule(_objects, "an object with an object for each output", True),
+    "transform": _Rule(_object, "an object or null", null=True),
+    "weights": _Rule(_object, "an object", True),
+    "refine": _Rule(_object, "an object or null", null=True),
+    "priors": _Rule(_objects, "an object with an object for each output"),
+    "data": _Rule(_object, "an object"),
+    "training": _Rule(_object, "an object"),
+    "metrics": _Rule(_object, "an object"),
+    "license": _Rule(_text, "text"),
+}
+_ARCHITECTURE = {
+    "library": _Rule(_text, "text", True),
+    "model": _Rule(_text, "text", True),
+    "kwargs": _Rule(_object, "an object"),
+}
+_OUTPUT = {
+    "kind": _Rule(lambda value: value in get_args(Kind), f"one of {get_args(Kind)}", True),
+    "labels": _Rule(_texts, "a list of text", True),
+    "select": _Rule(_text, "text or null", null=True),
+    "hierarchy": _Rule(
+        lambda value: isinstance(value, dict) and all(_texts(item) for item in value.values()),
+        "an object with a list of labels for each coarse class, or null",
+        null=True,
+    ),
+    "decoder": _Rule(_text, "text or null", null=True),
+}
+_TRANSFORM = {
+    "size": _Rule(_size, "two whole numbers from 1 to 65,536, height and width"),
+    "interpolation": _Rule(_text, "text"),
+    "mean": _Rule(_numbers, "a list of numbers"),
+    "std": _Rule(_numbers, "a list of numbers"),
+}
+_WEIGHTS = {
+    **_FILE,
+    "dtype": _Rule(lambda value: value in DTYPES, f"one of {DTYPES}", True),
+    "buffers": _Rule(
+        lambda value: isinstance(value, dict) and all(_text(item) for item in value.values()),
+        "an object with the dtype of each buffer that the weights don't hold",
+    ),
+}
+_REFINE = {
+    "strategy": _Rule(_text, "text"),
+    "pivots": _Rule(lambda value: value == "auto" or _texts(value), "'auto' or a list of text"),
+    "options": _Rule(_object, "an object"),
+    "others": _Rule(_objects, "an object with an object of options for each strategy"),
+    "reference": _Rule(_objects, "an object with an object of options for each strategy"),
+}
+
+
+def check(config: Mapping[str, Any], file: Any) -> None:
+    """Check every key of a config.
+
+    Args:
+        config: What config.json holds, as an object.
+        file: Where it is from, for messages.
+
+    Raises:
+        CheckpointError: A key is missing, unknown, or holds something else than it may.
+    """
+    missing: list[str] = []
+    _check(config, _CONFIG, "", file, missing)
+    parts: list[tuple[Any, Mapping[str, _Rule], str]] = [
+        (config.get("architecture"), _ARCHITECTURE, "architecture."),
+        (config.get("transform"), _TRANSFORM, "transform."),
+        (config.get("weights"), _WEIGHTS, "weights."),
+        (config.get("refine"), _REFINE, "refine."),
+        *((part, _OUTPUT, f"outputs.{key}.") for key, part in config.get("outputs", {}).items()),
+        *((part, _FILE, f"priors.{key}.") for key, part in config.get("priors", {}).items()),
+    ]
+    for part, rules, where in parts:
+        if part is not None:
+            _check(part, rules, where, file, missing)
+    if missing:
+        raise CheckpointError(f"{file} lacks {missing}.")
+    if not config["outputs"]:
+        raise CheckpointError(f"{file}: 'outputs' is empty: it must name at least one output.")
+    strangers = [name for name in config.get("priors", {}) if name not in config["outputs"]]
+    if strangers:
+        raise CheckpointError(
+            f"{file}: 'priors' names {strangers[0]!r}, which is no output. "
+            f"{did_you_mean(strangers[0], config['outputs'])}"
+        )
+
+
+def _check(
+    part: Mapping[str, Any], rules: Mapping[str, _Rule], where: str, file: Any, missing: list[str]
+) -> None:
+    for key, value in part.items():
+        if key not in rules:
+            raise CheckpointError(
+                f"{file}: {where + key!r} is not a key of a checkpoint. {did_you_mean(key, rules)}"
+            )
+        rule = rules[key]
+        if value is None and rule.null:
+            continue
+        if not rule.fits(value):
+            raise CheckpointError(
+                f"{file}: {where + key!r} is {_shortly(value)}: it must be {rule.what}."
+            )
+    missing += [where + key for key, rule in rules.items() if rule.required and key not in part]
+
+
+def only_data(value: Any, where: str) -> Any:
+    """The same value, made of what JSON can hold; tuples become lists, numpy scalars numbers.
+
+    Args:
+        value: Anything.
+        where: What it is, for messages, such as `"refine.options"`.
+
+    Raises:
+        CheckpointError: A part of it is something else, such as an object of Python.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise CheckpointError(f"{where} is {value}: a checkpoint holds finite numbers only.")
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): only_data(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [only_data(item, where) for item in value]
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return only_data(value.item(), where)
+    raise CheckpointError(
+        f"{where} is a {type(value).__name__}: a checkpoint holds only text, numbers, true, false, "
+        "null, and lists and objects of them. Name it instead, as solver='lbfgs'."
+    )
+
+
+def _shortly(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -28,7 +28,7 @@ import feedback_adapter as fa
 from fa_evaluate.cached import Cached
 from fa_evaluate.metrics import mean_average_precision
 from fa_evaluate.protocols.partial_labels import PartialLabels
-from feedback_adapter.strategies.selection import Trial
+from feedback_adapter.pivot_search import Trial
 
 CHECKPOINT = "caption-words-lite0"
 SITES = ("global_pool", "conv_head", "blocks.6", "blocks.5", "blocks.4", "blocks.3")

@@ -22,6 +22,7 @@ from feedback_adapter.hookspecs import (
     hookimpl,
 )
 from feedback_adapter.outputs import Output, Outputs
+from feedback_adapter.pivot_search import Choice, choose_pivots
 from feedback_adapter.pretrained import pretrained
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Change, Refinement
@@ -30,6 +31,7 @@ from feedback_adapter.strategies import (
     LBFGS,
     SGD,
     Adam,
+    Facts,
     LayerwiseOptions,
     NewtonOptions,
     PosteriorOptions,
@@ -55,10 +57,12 @@ __all__ = [
     "Card",
     "Change",
     "CheckpointSpec",
+    "Choice",
     "Coarse",
     "Defaults",
     "Evidence",
     "EvidenceSpec",
+    "Facts",
     "FeedbackAdapterError",
     "LabelPrior",
     "Labels",
@@ -78,6 +82,7 @@ __all__ = [
     "StrategySpec",
     "Text",
     "Transform",
+    "choose_pivots",
     "hookimpl",
     "load",
     "pretrained",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +13,21 @@ from torch import Tensor, nn
 from feedback_adapter import plugins
 from feedback_adapter.checkpoint import Architecture, Card, Checkpoint
 from feedback_adapter.checkpoint import write as write_checkpoint
-from feedback_adapter.defaults import Defaults
+from feedback_adapter.defaults import Defaults, pick
 from feedback_adapter.errors import (
     EvidenceError,
     InputError,
     ModelError,
-    OptionsError,
     SiteError,
 )
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Output, Outputs, read
+from feedback_adapter.pivot_search import Choice, choose_pivots
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, SiteInfo, discover, frozen, unwrapped
-from feedback_adapter.sites.auto import middle, spread
-from feedback_adapter.strategies.base import Problem
-from feedback_adapter.strategies.selection import Choice, Search, choose
+from feedback_adapter.sites.auto import middle
+from feedback_adapter.strategies.base import Facts, Problem
 
 if TYPE_CHECKING:
     from feedback_adapter.transform import Transform
@@ -121,10 +120,9 @@ class Adapter:
             images: (batch, channels, height, width), as the model takes them; a tuple of
                 its arguments, or a dict of its keyword arguments.
             evidence: What is known, e.g. `Labels({"dog": 1})`.
-            strategy: Name of a strategy. By default, or with `"auto"`, what measured best:
-                `"posterior"` where label statistics are there (`fit_prior`) and a label is
-                known; else the checkpoint's, else `"newton"`, whose steps need no tuning.
-                Where that has no such option as is given (`step_size`), `"residual"`.
+            strategy: Name of a strategy. By default, or with `"auto"`, the one that suits best
+                of those that take the options that are given: the checkpoint's own choice, if it
+                has one, else what each strategy says of itself (`StrategySpec.suits`).
             pivots: Names of sites or sites, or `"auto"`; by default the checkpoint's.
             options: The strategy's options, whole.
             **overrides: Single options by name, e.g. `steps=20`.
@@ -147,98 +145,25 @@ class Adapter:
             )
         inputs = self._inputs(images)
         bound = evidence.bind(self.outputs, inputs.batch)
-        name = strategy if strategy not in (None, "auto") else None
-        name = name or self._best(bound, inputs, options, overrides)
-        spec = plugins.strategy(name)
-        made = self.defaults.options_for(name, spec.options, options, overrides)
+        if strategy in (None, "auto"):
+            facts = Facts(self.model, self.outputs, inputs, bound, self.priors)
+            specs = plugins.plugins().all("strategies")
+            spec = pick(facts, self.defaults, specs, options, overrides)
+        else:
+            spec = plugins.strategy(strategy)
+        made = self.defaults.options_for(spec.name, spec.options, options, overrides)
         if inputs.batch == 0:
-            return self._empty(inputs, bound, name)
+            return self._empty(inputs, bound, spec.name)
         with frozen(self.model):
             problem = Problem(
                 self.model, inputs, bound, self._pivots(inputs, pivots), self.read, self.priors
             )
             result = spec.strategy(made).refine(problem)
-        return dataclasses.replace(result, strategy=name, images=self._pictures(inputs))
+        return dataclasses.replace(result, strategy=spec.name, images=self._pictures(inputs))
 
-    @torch.inference_mode(False)
-    def choose_pivots(
-        self,
-        images: Any,
-        evidence: Evidence,
-        *,
-        strategy: str | None = None,
-        pivots: Sequence[str | Site] | None = None,
-        steps: int = 20,
-        step_sizes: Sequence[float] | None = None,
-        hide: float = 0.5,
-        criterion: Literal["precision", "likelihood"] | None = None,
-        batch: int = 64,
-        tolerance: float = 0.0,
-        seed: int = 0,
-        **overrides: Any,
-    ) -> Choice:
-        """The pivot, step size and number of steps that best predict part of what is known.
-
-        Part of what is known of each image is hidden, the rest refines, and the setting that
-        predicts the hidden part best is chosen. The unknown outputs play no part. Settings that
-        are clearly behind after some batches aren't tried on the others.
-
-        Args:
-            images: As for `refine`; about a thousand tell sites apart that
-                differ by a few tenths of a point.
-            evidence: What is known of them, at least two variables of an image.
-            strategy: Name of the strategy; it must descend (`"residual"`, `"layerwise"`). By
-                default the checkpoint's if it does, else `"residual"`.
-            pivots: Sites to try; by default six from early to late.
-            steps: Most steps to try; every smaller number is tried with it.
-            step_sizes: Step sizes to try; by default 0.1, 0.3, 1 and 3 times that of the
-                options that `refine` would use.
-            hide: Share of what is known of an image that is hidden, in (0, 1).
-            criterion: What is better: a higher mean average precision of the hidden labels
-                over the images (`"precision"`), or a higher `"likelihood"`; by default
-                precision where there are labels that are present in one image and absent in
-                another.
-            batch: Images refined at a time.
-            tolerance: Of the sites whose gain is at most so many standard errors below the
-                best, the latest, whose tail is the cheapest, is chosen; 0 takes the best.
-            seed: Of what is hidden.
-            **overrides: Other options of the strategy, by name, e.g. `solver="adam"`.
-
-        Returns:
-            The choice: `refine(images, evidence, **choice.arguments)`.
-
-        Raises:
-            EvidenceError: No image has two known variables.
-            OptionsError: A value is out of its range, or the strategy takes no steps.
-        """
-        name = strategy or self.defaults.strategy
-        if strategy is None and name not in ("residual", "layerwise"):
-            name = "residual"
-        kind = plugins.strategy(name).options
-        own = self.defaults.options_for(name, kind, None, overrides)
-        if not hasattr(own, "step_size"):
-            raise OptionsError(f"strategy={name!r} takes no steps: 'residual' and 'layerwise' do.")
-        sizes = step_sizes or [share * own.step_size for share in (0.1, 0.3, 1.0, 3.0)]
-        search = Search(steps, tuple(sizes), hide, criterion, batch, tolerance, seed)
-        inputs = self._inputs(images)
-        bound = evidence.bind(self.outputs, inputs.batch)
-        rows = torch.arange(inputs.batch, device=inputs.images.device)
-        one = inputs.take(rows[:1])
-        with frozen(self.model), torch.no_grad():
-            costs = {Site.of(site): site for site in discover(self.model, one)}
-            if pivots is None:
-                sites = spread(self.model, one, self.read, 6)
-            else:
-                wanted = [Site.of(pivot) for pivot in pivots]
-                sites = [costs.get(site, SiteInfo(*site.key)) for site in wanted]
-            parts = [inputs.take(part) for part in rows.split(batch)]
-            found = [self.read(part.run(self.model)) for part in parts]
-        plain = Outputs({n: torch.cat([o[n] for o in found]) for n in found[0]}, self.outputs)
-
-        def refine(part: Tensor, hidden: Evidence, **arguments: Any) -> Refinement:
-            return self.refine(inputs.take(part), hidden, **arguments)
-
-        return choose(refine, name, sites, bound, plain, search, overrides)
+    def choose_pivots(self, images: Any, evidence: Evidence, **arguments: Any) -> Choice:
+        """Choose pivots from what is known alone: see `feedback_adapter.choose_pivots`."""
+        return choose_pivots(self, images, evidence, **arguments)
 
     def read(self, value: Any) -> Outputs:
         """Make `Outputs` of what the model returned.
@@ -298,31 +223,6 @@ class Adapter:
         return self.priors[name]
 
     # ---- what refine needs ----
-
-    def _best(
-        self, bound: Evidence, inputs: Inputs, options: Any, overrides: Mapping[str, Any]
-    ) -> str:
-        """The strategy that measured best for what is there, and takes what is asked for."""
-
-        def takes(name: str) -> bool:
-            kind = plugins.strategy(name).options
-            possible = {field.name for field in dataclasses.fields(kind)}
-            return possible.issuperset(overrides) and (options is None or type(options) is kind)
-
-        own = self.defaults.strategy if takes(self.defaults.strategy) else "residual"
-        if options is not None or not takes("posterior") or not self.priors or inputs.batch == 0:
-            return own
-        device = inputs.images.device
-        blank = Outputs(
-            {
-                name: torch.zeros(inputs.batch, len(spec.labels), device=device)
-                for name, spec in self.outputs.items()
-            },
-            self.outputs,
-        )
-        known = bound.known(blank)
-        told = any(bool(known[name].any()) for name in self.priors if name in known)
-        return "posterior" if told else own
 
     def _inputs(self, images: Any) -> Inputs:
         inputs = Inputs.of(images)

@@ -9,7 +9,7 @@ from feedback_adapter.evidence.text import Text, parse_text
 from feedback_adapter.hookspecs import EvidenceSpec, StrategySpec, hookimpl
 from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
 from feedback_adapter.strategies.newton import Newton, NewtonOptions
-from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions
+from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions, where_statistics_help
 from feedback_adapter.strategies.residual import Residual, ResidualOptions
 
 __all__ = ["feedback_adapter_evidence_types", "feedback_adapter_strategies"]
@@ -31,7 +31,11 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
     """The strategies that come with the library."""
     return [
         StrategySpec(
-            "residual", Residual, ResidualOptions, "add a change to every pivot, all at once"
+            "residual",
+            Residual,
+            ResidualOptions,
+            "add a change to every pivot, all at once",
+            suits=lambda _: 0.5,
         ),
         StrategySpec("layerwise", Layerwise, LayerwiseOptions, "move one pivot after the other"),
         StrategySpec(
@@ -39,8 +43,14 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
             Newton,
             NewtonOptions,
             "a few Gauss-Newton steps, whose length needs no tuning",
+            suits=lambda _: 1.0,
         ),
         StrategySpec(
-            "posterior", Posterior, PosteriorOptions, "label statistics of a training set"
+            "posterior",
+            Posterior,
+            PosteriorOptions,
+            "label statistics of a training set",
+            uses="statistics",
+            suits=where_statistics_help,
         ),
     ]

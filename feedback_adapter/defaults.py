@@ -1,14 +1,23 @@
-"""What `refine` does where it isn't told, and options by name."""
+"""What `refine` does where it isn't told: which strategy, which pivots, which options.
+
+No strategy is named here. Which one is the default follows from what each says of itself in its
+`StrategySpec`: `suits` gives a number for the problem at hand, and the highest number wins.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from feedback_adapter.errors import OptionsError, did_you_mean
+from feedback_adapter.errors import OptionsError, PluginError, did_you_mean
+from feedback_adapter.hookspecs import StrategySpec
+from feedback_adapter.strategies.base import Facts
 
-__all__ = ["Defaults"]
+__all__ = ["CHOSEN", "Defaults", "pick", "takes"]
+
+CHOSEN = 10.0
+"""What a checkpoint's own choice of a strategy counts, whatever that strategy says of itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,15 +25,15 @@ class Defaults:
     """What `refine` does where it isn't told.
 
     Args:
-        strategy: Name of the strategy.
+        strategy: Name of the strategy, or `None` for the one that suits best.
         pivots: Site names, or `"auto"`.
-        options: Values for the strategy's options, by name.
+        options: Values for that strategy's options, by name.
         others: Values for the options of other strategies, by the strategy's name.
         reference: The settings of the published forms, tuned for this model, by the strategy's
             name: `"pivots"`, `"steps"`, `"step_size"`.
     """
 
-    strategy: str = "newton"
+    strategy: str | None = None
     pivots: tuple[str, ...] | str = "auto"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     others: Mapping[str, Mapping[str, Any]] = dataclasses.field(
@@ -65,3 +74,64 @@ class Defaults:
             return dataclasses.replace(options, **overrides)
         except TypeError as error:  # text where a number should be, from the command line
             raise OptionsError(f"{strategy!r} can't take {dict(overrides)}: {error}.") from error
+
+
+def takes(spec: StrategySpec, options: Any, overrides: Iterable[str]) -> bool:
+    """Whether a strategy takes these options.
+
+    Args:
+        spec: The strategy.
+        options: Options, whole, or `None`.
+        overrides: Names of single options.
+    """
+    possible = {field.name for field in dataclasses.fields(spec.options)}
+    return possible.issuperset(overrides) and (options is None or type(options) is spec.options)
+
+
+def pick(
+    facts: Facts,
+    defaults: Defaults,
+    specs: Sequence[StrategySpec],
+    options: Any,
+    overrides: Mapping[str, Any],
+) -> StrategySpec:
+    """The strategy that suits a problem best, of those that take the options that are given.
+
+    Args:
+        facts: What is known of the problem; it may be that of one image.
+        defaults: Its `strategy`, the checkpoint's own choice, counts `CHOSEN`.
+        specs: All strategies.
+        options: Options, whole, or `None`.
+        overrides: Single values by name.
+
+    Raises:
+        OptionsError: No strategy that suits takes these options.
+        PluginError: The checkpoint's strategy isn't installed.
+    """
+    names = [spec.name for spec in specs]
+    if defaults.strategy is not None and defaults.strategy not in names:
+        raise PluginError(
+            f"There is no strategy {defaults.strategy!r}, which this checkpoint was made for: "
+            f"install the plugin that has it, or name another one of {names}."
+        )
+    best: tuple[float, StrategySpec] | None = None
+    for spec in specs:
+        if not takes(spec, options, overrides):
+            continue
+        number = spec.suits(facts) if spec.suits is not None else None
+        if spec.name == defaults.strategy:
+            number = max(CHOSEN, number or 0.0)
+        if number is not None and (best is None or number > best[0]):
+            best = number, spec
+    if best is not None:
+        return best[1]
+    possible = {field.name for spec in specs for field in dataclasses.fields(spec.options)}
+    for key in overrides:
+        if key not in possible:
+            raise OptionsError(f"There is no option {key!r}. {did_you_mean(key, possible)}")
+    given = f"options={options!r}" if options is not None else f"the options {list(overrides)}"
+    able = [spec.name for spec in specs if takes(spec, options, overrides)]
+    hint = f"These take them: {', '.join(able)}" if able else "No strategy takes all of them"
+    raise OptionsError(
+        f"Name a strategy for {given}, since none that suits by itself takes them. {hint}."
+    )

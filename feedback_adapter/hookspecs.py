@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pluggy
+
+from feedback_adapter.errors import PluginError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from feedback_adapter.evidence.base import Evidence
-    from feedback_adapter.strategies.base import Strategy
+    from feedback_adapter.strategies.base import Facts, Strategy
 
 __all__ = [
     "GROUP",
@@ -26,6 +28,7 @@ __all__ = [
     "CheckpointSpec",
     "EvidenceSpec",
     "StrategySpec",
+    "Uses",
     "feedback_adapter_architectures",
     "feedback_adapter_checkpoints",
     "feedback_adapter_evidence_types",
@@ -36,6 +39,9 @@ __all__ = [
 GROUP = "feedback_adapter"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+
+Uses = Literal["weights", "statistics", "trained"]
+"""What a strategy needs beside the image and what is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +71,31 @@ class StrategySpec:
         strategy: The `Strategy` subclass.
         options: Its frozen dataclass of options, constructible without arguments.
         summary: One line for lists.
+        uses: What it needs beside the image and what is known: only the model's `"weights"`,
+            label `"statistics"` of a training set, or something `"trained"` for it. Reports sort
+            their rows by this.
+        suits: How well it suits a problem, as a number, or `None` where it should only run when
+            it is named. The highest number is the default. From 0 to 10 for strategies that work
+            on any model; the checkpoint's own choice counts 10; more than 10 where the adapter
+            has something that only this strategy makes use of. It may be asked of one image, so
+            it must be quick and must not run the model.
+
+    Raises:
+        PluginError: `uses` isn't one of the three.
     """
 
     name: str
     strategy: type[Strategy[Any]]
     options: type[Any]
     summary: str
+    uses: Uses = "weights"
+    suits: Callable[[Facts], float | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.uses not in get_args(Uses):
+            raise PluginError(
+                f"Strategy {self.name!r} has uses={self.uses!r}: {get_args(Uses)} are possible."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

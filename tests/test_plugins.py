@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import feedback_adapter as fa
 from feedback_adapter import plugins
+from feedback_adapter.defaults import pick
 from feedback_adapter.errors import PluginError
 from feedback_adapter.plugins import Plugins, scoped
+from feedback_adapter.sites import Inputs
 from feedback_adapter.strategies import Residual
 from feedback_adapter.testing import tiny_adapter, tiny_images
 
@@ -164,6 +167,58 @@ def test_scoped_adds_for_the_time_of_a_with():
     assert plugins.plugins() is before
     with pytest.raises(PluginError, match=r"no strategies 'residual2'. Did you mean 'residual'"):
         plugins.strategy("residual2")
+
+
+class Mine(nn.Sequential):
+    """A model that a plugin's strategy was made for."""
+
+
+def mine_suits(facts: fa.Facts) -> float | None:
+    return 9.0 if isinstance(facts.model, Mine) else None
+
+
+OWN = fa.StrategySpec("own", Twice, fa.ResidualOptions, "mine", uses="trained", suits=mine_suits)
+
+
+def test_a_plugins_strategy_is_the_default_for_its_own_models():
+    images, told = torch.randn(2, 3), fa.Labels({"cat": 1})
+    layers = [nn.Linear(3, 3), nn.Linear(3, 4)]
+    labels = ["cat", "dog", "ball", "snow"]
+    mine, other = (fa.wrap(kind(*layers), labels=labels) for kind in (Mine, nn.Sequential))
+    with scoped(plugin(strategies=[OWN])):
+        assert mine.refine(images, told).strategy == "own"
+        assert mine.refine(images, told, step_size=0.1).strategy == "own"
+        assert mine.refine(images, told, strategy="auto").strategy == "own"
+        assert (
+            mine.refine(images, told, prior_std=2.0).strategy == "newton"
+        )  # it has no such option
+        assert other.refine(images, told).strategy == "newton"
+        chosen = fa.Adapter(mine.model, mine.outputs, defaults=fa.Defaults("layerwise"))
+        assert chosen.refine(images, told).strategy == "layerwise"  # a checkpoint's own choice
+        told = fa.Labels([{"cat": i % 2, "dog": i % 2} for i in range(2)])
+        assert fa.choose_pivots(mine, images, told, pivots=["0"], steps=1).strategy == "own"
+    assert mine.refine(images, told).strategy == "newton"
+    missing = fa.Adapter(mine.model, mine.outputs, defaults=fa.Defaults("own"))
+    with pytest.raises(PluginError, match=r"no strategy 'own', which this checkpoint was made for"):
+        missing.refine(images, told)
+
+
+def test_what_suits_can_be_asked_of_each_image():
+    adapter, images = tiny_adapter(), tiny_images(3)
+    prior = adapter.fit_prior(torch.rand(9, 4), torch.eye(4).repeat(3, 1)[:9])
+    told = fa.Labels([{"cat": 1}, None, {"dog": 0}]).bind(adapter.outputs, 3)
+    facts = fa.Facts(adapter.model, adapter.outputs, Inputs.of(images), told, {"output": prior})
+    names = [
+        pick(facts.take(torch.tensor([row])), adapter.defaults, plugins.plugins().all("strategies"),
+             None, {}).name
+        for row in range(3)
+    ]  # fmt: skip
+    assert names == ["posterior", "newton", "posterior"]
+
+
+def test_a_strategy_says_what_it_uses():
+    with pytest.raises(PluginError, match="uses='luck'.*'weights', 'statistics', 'trained'"):
+        fa.StrategySpec("x", Twice, fa.ResidualOptions, "x", uses="luck")
 
 
 def test_scoped_ends_with_an_error():

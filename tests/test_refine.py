@@ -334,7 +334,7 @@ def test_layerwise_goes_on_from_the_best_of_the_pivot_before():
         ({}, "newton"),
         ({"strategy": "auto"}, "newton"),
         ({"steps": 1}, "newton"),
-        ({"reach": 2.0}, "newton"),
+        ({"prior_std": 2.0}, "newton"),
         ({"step_size": 0.02}, "residual"),
         ({"options": fa.ResidualOptions(steps=1)}, "residual"),
         ({"strategy": "layerwise"}, "layerwise"),
@@ -349,7 +349,7 @@ def test_the_default_is_newton_where_it_takes_what_is_given(given, name):
 
 def test_unknown_names_get_a_near_miss():
     adapter, images, told = tiny_adapter(), tiny_images(2), fa.Labels({"cat": 1})
-    with pytest.raises(OptionsError, match=r"'residual' has no option 'stepsize'.*'step_size'"):
+    with pytest.raises(OptionsError, match=r"There is no option 'stepsize'.*'step_size'"):
         adapter.refine(images, told, stepsize=0.1)
     with pytest.raises(PluginError, match=r"no strategies 'residul'.*'residual'"):
         adapter.refine(images, told, strategy="residul")

@@ -176,7 +176,7 @@ def described(spec: Output, model: nn.Module) -> dict[str, Any]:
 
 def _noted(defaults: Defaults) -> dict[str, Any]:
     """What config.json says of how `refine` works: the fields that say something."""
-    usual = {"strategy", "pivots", "options"}
+    usual = {"pivots", "options"}
     fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(defaults)}
     return {key: value for key, value in fields.items() if value or key in usual}
 

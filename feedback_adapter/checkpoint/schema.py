@@ -119,7 +119,7 @@ _WEIGHTS = {
     ),
 }
 _REFINE = {
-    "strategy": _Rule(_text, "text"),
+    "strategy": _Rule(_text, "text or null", null=True),
     "pivots": _Rule(lambda value: value == "auto" or _texts(value), "'auto' or a list of text"),
     "options": _Rule(_object, "an object"),
     "others": _Rule(_objects, "an object with an object of options for each strategy"),

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from feedback_adapter import plugins
 from feedback_adapter.cli.common import console, print_json
 from feedback_adapter.errors import DataError
 from feedback_adapter.evidence import Labels
@@ -83,7 +84,7 @@ def _sentence(known: dict[str, int], result: Refinement) -> str:
     up = _and([_move(change) for change in moved if change.after > change.before])
     down = _and([_move(change) for change in moved if change.after < change.before])
     what = " and ".join(filter(None, (up and f"raised {up}", down and f"lowered {down}")))
-    statistics = result.strategy == "posterior"
+    statistics = plugins.strategy(result.strategy).uses == "statistics"
     cause = "that and the words that captions use together" if statistics else "that"
     return (
         f"Knowing {said}, the feedback changed the activation at {', '.join(result.pivots)} until "

@@ -1,6 +1,6 @@
 """Refining strategies: one file each."""
 
-from feedback_adapter.strategies.base import Problem, Strategy
+from feedback_adapter.strategies.base import Facts, Problem, Strategy
 from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
 from feedback_adapter.strategies.newton import Newton, NewtonOptions
 from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions
@@ -11,6 +11,7 @@ __all__ = [
     "LBFGS",
     "SGD",
     "Adam",
+    "Facts",
     "Layerwise",
     "LayerwiseOptions",
     "Newton",

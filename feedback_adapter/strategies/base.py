@@ -7,17 +7,54 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from feedback_adapter.evidence.base import Evidence
-from feedback_adapter.outputs import Outputs
+from feedback_adapter.outputs import Output, Outputs
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, Tail
 
-__all__ = ["OptionsT", "Problem", "Strategy"]
+__all__ = ["Facts", "OptionsT", "Problem", "Strategy"]
 
 OptionsT = TypeVar("OptionsT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a strategy can ask of a problem to say how well it suits: see `StrategySpec.suits`.
+
+    The question can be asked of a whole batch or of one image: `facts.take(torch.tensor([3]))`.
+
+    Args:
+        model: The user's model; a plugin recognises its own models by their class.
+        outputs: What the model returns, by name: kinds, labels, hierarchies.
+        inputs: The images and what else the model takes.
+        evidence: What is known, bound to the outputs and these images.
+        priors: Label statistics of a training set, by output, where the user has them.
+    """
+
+    model: nn.Module
+    outputs: Mapping[str, Output]
+    inputs: Inputs
+    evidence: Evidence
+    priors: Mapping[str, LabelPrior] = dataclasses.field(default_factory=dict[str, LabelPrior])
+
+    def known(self) -> dict[str, Tensor]:
+        """`{output: (batch, labels) bool}`: which variables of each image are known."""
+        device, batch = self.inputs.images.device, self.inputs.batch
+        blank = {
+            name: torch.zeros(batch, len(spec.labels), device=device)
+            for name, spec in self.outputs.items()
+        }
+        return self.evidence.known(Outputs(blank, self.outputs))
+
+    def take(self, rows: Tensor) -> Facts:
+        """The facts of some of the images, by index (k,)."""
+        return dataclasses.replace(
+            self, inputs=self.inputs.take(rows), evidence=self.evidence.take(rows)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +83,10 @@ class Problem:
         """Record one forward pass and return what follows the first pivot."""
         return Tail.record(self.model, self.inputs, pivots or self.pivots, given)
 
-    def take(self, images: Tensor) -> Problem:
+    def take(self, rows: Tensor) -> Problem:
         """The same problem for some of the images, by index (k,)."""
         return dataclasses.replace(
-            self, inputs=self.inputs.take(images), evidence=self.evidence.take(images)
+            self, inputs=self.inputs.take(rows), evidence=self.evidence.take(rows)
         )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError, OptionsError, SiteError, did_you_mean
+from feedback_adapter.options import above, at_least, check, instance, one_of, optional, whole
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement, statuses
 from feedback_adapter.sites import Edit, Site
@@ -66,28 +65,20 @@ class DescentOptions:
                 hint = did_you_mean(self.solver, SOLVERS)
                 raise OptionsError(f"There is no solver {self.solver!r}. {hint}")
             object.__setattr__(self, "solver", SOLVERS[self.solver])
-        rules = {
-            "steps": (
-                _is_number(self.steps, numbers.Integral) and self.steps >= 0,
-                "a whole number from 0 on",
-            ),
-            "step_size": (_is_number(self.step_size) and self.step_size > 0, "above 0"),
-            "solver": (isinstance(self.solver, Solver), "a Solver, such as Adam()"),
-            "unit": (self.unit in ("rms", "absolute"), "'rms' or 'absolute'"),
-            "proximal": (_is_number(self.proximal) and self.proximal >= 0, "at least 0"),
-            "tolerance": (_is_number(self.tolerance) and self.tolerance >= 0, "at least 0"),
-            "patience": (
-                self.patience is None
-                or (_is_number(self.patience, numbers.Integral) and self.patience >= 1),
-                "a whole number from 1 on, or None",
-            ),
-            "reduction": (self.reduction in ("sum", "mean"), "'sum' or 'mean'"),
-            "keep": (self.keep in ("best", "last"), "'best' or 'last'"),
-        }
-        for name, (fine, possible) in rules.items():
-            if not fine:
-                value = getattr(self, name)
-                raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
+        check(
+            self,
+            {
+                "steps": whole(0),
+                "step_size": above(0),
+                "solver": instance(Solver, "a Solver, such as Adam()"),
+                "unit": one_of("rms", "absolute"),
+                "proximal": at_least(0),
+                "tolerance": at_least(0),
+                "patience": optional(whole(1)),
+                "reduction": one_of("sum", "mean"),
+                "keep": one_of("best", "last"),
+            },
+        )
 
 
 @dataclasses.dataclass
@@ -336,11 +327,6 @@ class Descent:
         self.points = [point[stay] for point in self.points]
         self.units = [unit[stay] for unit in self.units]
         self.states = [take(state, stay) for state in self.states]
-
-
-def _is_number(value: object, kind: type[numbers.Real] = numbers.Real) -> bool:
-    """Whether it is a finite number; what the command line passes on may be text."""
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _rms(activation: Tensor) -> Tensor:

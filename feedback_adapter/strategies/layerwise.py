@@ -11,7 +11,7 @@ from typing import Self
 
 from torch import Tensor
 
-from feedback_adapter.errors import OptionsError
+from feedback_adapter.options import at_least, check
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Problem, Strategy
 from feedback_adapter.strategies.descent import Descent, DescentOptions, Log
@@ -32,8 +32,7 @@ class LayerwiseOptions(DescentOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.decay < 0:
-            raise OptionsError(f"decay={self.decay!r} is out of range: it must be at least 0.")
+        check(self, {"decay": at_least(0)})
 
     @classmethod
     def reference(

@@ -7,14 +7,14 @@ minimises it over a plane of activations, spanned by the gradient and by the cha
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError, OptionsError, SiteError
+from feedback_adapter.errors import EvidenceError, SiteError
 from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.options import above, check, renamed, whole
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Edit
@@ -35,36 +35,28 @@ class NewtonOptions:
     """Options of Gauss-Newton.
 
     The objective of each image is its evidence loss in nats plus `||change||^2 mu / 2`, where mu
-    is such that a move of the logits by `reach`, along the loss's gradient, costs half a nat.
+    is such that a move of the logits by `prior_std`, along the loss's gradient, costs half a nat.
 
     Args:
         steps: Gauss-Newton steps, at least 0. One costs about as much as one and a half of
             gradient descent.
-        reach: How far evidence may move logits, in nats, above 0: the standard deviation of
+        prior_std: How far evidence may move logits, in nats, above 0: the standard deviation of
             what is believed of them beforehand.
         trace: Whether `Refinement.trace` holds the logits after every step.
+        reach: Deprecated name of `prior_std`.
 
     Raises:
         OptionsError: A value is out of its range.
     """
 
     steps: int = 2
-    reach: float = 4.0
+    prior_std: float = 4.0
     trace: bool = False
+    reach: float | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.steps, numbers.Integral) and not isinstance(self.steps, bool)
-        rules = {
-            "steps": (whole and self.steps >= 0, "a whole number from 0 on"),
-            "reach": (
-                isinstance(self.reach, numbers.Real) and 0 < self.reach < float("inf"),
-                "above 0",
-            ),
-        }
-        for name, (fine, possible) in rules.items():
-            if not fine:
-                value = getattr(self, name)
-                raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
+        renamed(self, "reach", "prior_std")
+        check(self, {"steps": whole(0), "prior_std": above(0)})
 
 
 class Newton(Strategy[NewtonOptions]):
@@ -100,7 +92,7 @@ class _Run:
         best = losses.detach()
         rows = torch.arange(len(best), device=best.device)
         for step in range(options.steps):
-            moved = self._step(outputs, losses, options.reach, first=step == 0)
+            moved = self._step(outputs, losses, options.prior_std, first=step == 0)
             outputs, losses = self._evaluate(grad=step + 1 < options.steps)
             objective = losses.detach() + self.weight / 2 * self.length
             better = objective < best
@@ -124,7 +116,7 @@ class _Run:
         bad = (~found.isfinite()).nonzero().flatten()
         if len(bad):
             image = int(bad[0])
-            reason = "Try a smaller reach, or another pivot"
+            reason = "Try a smaller prior_std, or another pivot"
             if check:  # the plain model's
                 reason = "The model's outputs aren't finite"
             raise EvidenceError(
@@ -132,7 +124,7 @@ class _Run:
             )
         return outputs, losses
 
-    def _step(self, outputs: Outputs, losses: Tensor, reach: float, *, first: bool) -> Tensor:
+    def _step(self, outputs: Outputs, losses: Tensor, prior_std: float, *, first: bool) -> Tensor:
         """Move the points; gives which images moved, (batch,) bool."""
         error, directions = self._gradients(outputs, losses)
         self.points = [point.detach() for point in self.points]
@@ -145,7 +137,7 @@ class _Run:
         steep = self._inner(directions)
         if first:
             self.response = steep / error.clamp(min=1e-30)
-            self.weight = self.response / reach**2
+            self.weight = self.response / prior_std**2
         # as far down the gradient as moves the logits about as much as they are off
         size = -(error / (self.response * steep).clamp(min=1e-30)).sqrt()
         with torch.no_grad():

@@ -17,12 +17,16 @@ from typing import Any
 import torch
 
 from feedback_adapter.errors import OptionsError
+from feedback_adapter.options import above, check, within
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
-from feedback_adapter.strategies.base import Problem, Strategy
+from feedback_adapter.strategies.base import Facts, Problem, Strategy
 from feedback_adapter.strategies.residual import Residual, ResidualOptions
 
-__all__ = ["Posterior", "PosteriorOptions"]
+__all__ = ["Posterior", "PosteriorOptions", "where_statistics_help"]
+
+BEST = 20.0
+"""Of no other strategy do measurements say that it gains more where label statistics are there."""
 
 EXACT = "converged: the result is a closed form"
 """Status of an image where no feedback-prop came first."""
@@ -48,21 +52,29 @@ class PosteriorOptions:
     feedback_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        rules = {
-            "joint": (0 <= self.joint <= 1, "in [0, 1]"),
-            "feedback_weight": (0 <= self.feedback_weight <= 1, "in [0, 1]"),
-            "label_ridge": (self.label_ridge > 0, "above 0"),
-            "joint_ridge": (self.joint_ridge > 0, "above 0"),
-        }
-        for name, (fine, possible) in rules.items():
-            if not fine:
-                value = getattr(self, name)
-                raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
+        check(
+            self,
+            {
+                "joint": within(0, 1),
+                "feedback_weight": within(0, 1),
+                "label_ridge": above(0),
+                "joint_ridge": above(0),
+            },
+        )
         object.__setattr__(self, "feedback", _options(self.feedback))
 
 
+def where_statistics_help(facts: Facts) -> float | None:
+    """How well the posterior suits: best where a label is known whose statistics are there."""
+    if not facts.priors or not facts.inputs.batch:
+        return None
+    known = facts.known()
+    helps = any(bool(known[name].any()) for name in facts.priors if name in known)
+    return BEST if helps else None
+
+
 class Posterior(Strategy[PosteriorOptions]):
-    """Closed form, after feedback: needs `Adapter.prior`."""
+    """Closed form, after feedback: needs `Adapter.priors`."""
 
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""

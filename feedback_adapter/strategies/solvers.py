@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feedback_adapter.errors import OptionsError
+from feedback_adapter.options import Rule, above, check, whole, within
 
 __all__ = ["LBFGS", "SGD", "SOLVERS", "Adam", "Solver"]
 
@@ -45,7 +45,7 @@ class SGD(Solver):
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        _check(0 <= self.momentum < 1, "momentum", self.momentum, "[0, 1)")
+        check(self, {"momentum": within(0, 1, ends="[)")})
 
     def step(self, state: dict[str, Any], gradient: Tensor, step_size: float) -> Tensor:
         """See `Solver.step`."""
@@ -70,8 +70,8 @@ class Adam(Solver):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        _check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "each in [0, 1)")
-        _check(self.eps > 0, "eps", self.eps, "above 0")
+        betas = Rule(lambda betas: all(0 <= beta < 1 for beta in betas), "each in [0, 1)")
+        check(self, {"betas": betas, "eps": above(0)})
 
     def step(self, state: dict[str, Any], gradient: Tensor, step_size: float) -> Tensor:
         """See `Solver.step`."""
@@ -101,7 +101,7 @@ class LBFGS(Solver):
     history: int = 5
 
     def __post_init__(self) -> None:
-        _check(self.history >= 1, "history", self.history, "at least 1")
+        check(self, {"history": whole(1)})
 
     def step(self, state: dict[str, Any], gradient: Tensor, step_size: float) -> Tensor:
         """See `Solver.step`."""
@@ -147,11 +147,6 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
     """a / b where b is positive, else 0 (no curvature to use)."""
     return torch.where(b > 1e-20, a / b.clamp(min=1e-20), torch.zeros_like(a))
-
-
-def _check(fine: bool, name: str, value: object, possible: str) -> None:
-    if not fine:
-        raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
 
 
 SOLVERS: dict[str, Solver] = {

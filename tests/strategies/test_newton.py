@@ -23,7 +23,7 @@ def linear() -> fa.Adapter:
     return fa.wrap(model, labels=LABELS)
 
 
-def solved(adapter, images, targets, known, reach):
+def solved(adapter, images, targets, known, prior_std):
     """The minimum over activations, by Newton's method in the dual, in a few lines of algebra.
 
     At the minimum the change is J^T v with v = (target - p) / mu, so that v solves
@@ -36,7 +36,7 @@ def solved(adapter, images, targets, known, reach):
         kernel = jacobian @ jacobian.T
         plain = adapter.model(image[None]).detach()[0]
         error = target[mask] - plain[mask].sigmoid()
-        mu = error @ kernel @ error / (error @ error) / reach**2
+        mu = error @ kernel @ error / (error @ error) / prior_std**2
         v = torch.zeros_like(error)
         for _ in range(100):
             p = (plain[mask] + kernel @ v).sigmoid()
@@ -46,9 +46,9 @@ def solved(adapter, images, targets, known, reach):
     return torch.stack(after)
 
 
-@pytest.mark.parametrize("reach", [0.5, 3.0])
+@pytest.mark.parametrize("prior_std", [0.5, 3.0])
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_linear_tail_is_solved(linear, reach, count):
+def test_a_linear_tail_is_solved(linear, prior_std, count):
     """With one or two known labels the plane holds the minimum."""
     images = torch.randn(5, 6).double()
     targets = (torch.rand(5, 4) < 0.5).double()
@@ -57,9 +57,9 @@ def test_a_linear_tail_is_solved(linear, reach, count):
         row[torch.randperm(4)[:count]] = True
     result = linear.refine(
         images, fa.Labels.from_tensors(targets, known), strategy="newton", pivots="0",
-        reach=reach, steps=6, trace=True,
+        prior_std=prior_std, steps=6, trace=True,
     )  # fmt: skip
-    expected = solved(linear, images, targets, known, reach)
+    expected = solved(linear, images, targets, known, prior_std)
     torch.testing.assert_close(result.trace["output"][-1], expected, atol=1e-10, rtol=0)
     torch.testing.assert_close(result.after, expected, atol=1e-6, rtol=0)
 
@@ -70,7 +70,7 @@ def test_many_known_labels_are_solved_in_more_steps(linear):
     expected = solved(linear, images, targets, known, 2.0)
     evidence = fa.Labels.from_tensors(targets, known)
     apart = [
-        linear.refine(images, evidence, strategy="newton", pivots="0", reach=2.0, steps=steps)
+        linear.refine(images, evidence, strategy="newton", pivots="0", prior_std=2.0, steps=steps)
         .after.sub(expected)
         .abs()
         .max()
@@ -96,16 +96,20 @@ def test_the_objective_falls_and_its_best_is_kept(linear):
 def test_a_longer_reach_goes_further(linear):
     images, told = torch.randn(4, 6).double(), fa.Labels({"a": 1})
     moves = [
-        (result := linear.refine(images, told, strategy="newton", pivots="0", reach=reach)).after
+        (
+            result := linear.refine(
+                images, told, strategy="newton", pivots="0", prior_std=prior_std
+            )
+        ).after
         - result.before
-        for reach in (0.1, 1.0, 10.0)
+        for prior_std in (0.1, 1.0, 10.0)
     ]
     sizes = [move[:, 0] for move in moves]
     assert (sizes[0] > 0).all()
     assert (sizes[1] > sizes[0]).all()
     assert (sizes[2] > sizes[1]).all()
     error = 1 - linear.predict(images).sigmoid()[:, 0]
-    # a reach of s is a prior variance s^2 of the logit: to first order it moves by s^2 error
+    # a prior_std of s is a prior variance s^2 of the logit: to first order it moves by s^2 error
     torch.testing.assert_close(sizes[0], 0.1**2 * error, rtol=0.01, atol=0)
 
 
@@ -192,7 +196,7 @@ def test_a_pivot_that_nothing_known_depends_on_is_a_named_error():
 
 
 @pytest.mark.parametrize(
-    "option", [{"steps": -1}, {"steps": 1.5}, {"reach": 0}, {"reach": torch.inf}]
+    "option", [{"steps": -1}, {"steps": 1.5}, {"prior_std": 0}, {"prior_std": torch.inf}]
 )
 def test_options_out_of_range(option):
     with pytest.raises(OptionsError, match=f"{next(iter(option))}=.* is out of range"):
@@ -253,3 +257,18 @@ def test_a_pivot_whose_gradient_is_expanded():
         steps=3,
     )  # fmt: skip
     assert result.improved.all()
+
+
+def test_the_old_name_of_an_option_still_works():
+    adapter, images, told = tiny_adapter(), tiny_images(2), fa.Labels({"cat": 1})
+    new = adapter.refine(images, told, strategy="newton", prior_std=2.0)
+    with pytest.warns(DeprecationWarning, match="reach= is now called prior_std="):
+        old = adapter.refine(images, told, strategy="newton", reach=2.0)
+    assert torch.equal(old.after, new.after)
+    with pytest.warns(DeprecationWarning, match="prior_std"):
+        options = fa.NewtonOptions(reach=3.0)
+    assert options == fa.NewtonOptions(prior_std=3.0)
+    checkpoint = fa.Defaults("newton", options={"reach": 2.0})  # as an older config has it
+    loaded = fa.Adapter(adapter.model, adapter.outputs, defaults=checkpoint)
+    with pytest.warns(DeprecationWarning, match="prior_std"):
+        assert torch.equal(loaded.refine(images, told).after, new.after)

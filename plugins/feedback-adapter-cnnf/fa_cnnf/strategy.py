@@ -11,7 +11,8 @@ from torch import Tensor
 from fa_cnnf.decoder import DecoderLoop
 from fa_cnnf.loop import CNNF, read_out
 from fa_cnnf.tied import TiedLoop
-from feedback_adapter.errors import EvidenceError, OptionsError
+from feedback_adapter.errors import EvidenceError
+from feedback_adapter.options import check, one_of, whole, within
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Problem, Strategy
@@ -42,15 +43,8 @@ class CNNFOptions:
     trace: bool = False
 
     def __post_init__(self) -> None:
-        rules = {
-            "steps": (self.steps >= 0, "at least 0"),
-            "step_size": (0 <= self.step_size <= 1, "in [0, 1]"),
-            "readout": (self.readout in ("last", "avg"), "'last' or 'avg'"),
-        }
-        for name, (fine, possible) in rules.items():
-            if not fine:
-                value = getattr(self, name)
-                raise OptionsError(f"{name}={value!r} is out of range: it must be {possible}.")
+        readout = one_of("last", "avg")
+        check(self, {"steps": whole(0), "step_size": within(0, 1), "readout": readout})
 
 
 class CNNFStrategy(Strategy[CNNFOptions]):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import feedback_adapter as fa
 from feedback_adapter.errors import EvidenceError, OptionsError
-from feedback_adapter.strategies.hiding import (
+from feedback_adapter.pivot_search.hidden import (
     Hidden,
     average_precision,
     hide,

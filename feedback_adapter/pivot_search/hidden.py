@@ -1,7 +1,7 @@
 """Hiding part of what is known, and scoring how well it is predicted.
 
 A refinement is given the rest; a criterion says of its outputs how much better they predict what
-was hidden than the plain model's do. It gives one score per unit (image or label), so that
+was hidden than the unrefined model's do. It gives one score per unit (image or label), so that
 settings can be compared pair by pair.
 """
 
@@ -18,7 +18,7 @@ from feedback_adapter.outputs import Outputs
 __all__ = ["Criterion", "Hidden", "average_precision", "hide", "likelihood", "precision"]
 
 Criterion = Callable[[Outputs], Tensor]
-"""Scores a batch's outputs: (units,) float64, 0 for the plain model's, more is better."""
+"""Scores a batch's outputs: (units,) float64, 0 for the unrefined model's, more is better."""
 
 
 class Hidden(Evidence):
@@ -28,17 +28,17 @@ class Hidden(Evidence):
 
     Args:
         evidence: The whole evidence, bound.
-        plain: The plain model's outputs.
+        unrefined: The unrefined model's outputs.
         hidden: `{output: (batch, labels) bool}`, which variables to hide.
     """
 
-    def __init__(self, evidence: Evidence, plain: Outputs, hidden: dict[str, Tensor]) -> None:
-        self.evidence, self.plain, self.hidden = evidence, plain, hidden
+    def __init__(self, evidence: Evidence, unrefined: Outputs, hidden: dict[str, Tensor]) -> None:
+        self.evidence, self.unrefined, self.hidden = evidence, unrefined, hidden
 
     def _replaced(self, outputs: Outputs) -> Outputs:
         return outputs.replace(
             **{
-                name: torch.where(mask, self.plain[name], outputs[name])
+                name: torch.where(mask, self.unrefined[name], outputs[name])
                 for name, mask in self.hidden.items()
             }
         )
@@ -60,14 +60,13 @@ class Hidden(Evidence):
 
     def take(self, images: Tensor) -> Hidden:
         """See `Evidence.take`."""
-        plain = Outputs({n: v[images] for n, v in self.plain.items()}, self.plain.specs)
         hidden = {name: mask[images] for name, mask in self.hidden.items()}
-        return Hidden(self.evidence.take(images), plain, hidden)
+        return Hidden(self.evidence.take(images), self.unrefined.take(images), hidden)
 
     def gain(self, outputs: Outputs) -> Tensor:
-        """How much likelier the hidden variables are than in the plain model, (batch,) nats."""
-        fell = self.evidence.loss(self.plain) - self.evidence.loss(outputs)
-        return fell - (self.loss(self.plain) - self.loss(outputs))
+        """How much likelier the hidden variables are than in the unrefined model, (batch,) nats."""
+        fell = self.evidence.loss(self.unrefined) - self.evidence.loss(outputs)
+        return fell - (self.loss(self.unrefined) - self.loss(outputs))
 
     @property
     def count(self) -> int:
@@ -75,16 +74,17 @@ class Hidden(Evidence):
         return sum(int(mask.sum()) for mask in self.hidden.values())
 
 
-def hide(evidence: Evidence, plain: Outputs, share: float, seed: int) -> Hidden:
+def hide(evidence: Evidence, unrefined: Outputs, share: float, seed: int) -> Hidden:
     """Hide a random share of what is known of each image, never all of it.
 
     Args:
         evidence: What is known, bound.
-        plain: The plain model's outputs.
-        share: Of the known variables that is hidden, in (0, 1); at least one is, of two or more.
-        seed: Of what is hidden.
+        unrefined: The unrefined model's outputs.
+        share: Share of the known variables that is hidden, in (0, 1); of two or more, at least
+            one is.
+        seed: Seed of the random choice of what is hidden.
     """
-    known = evidence.known(plain)
+    known = evidence.known(unrefined)
     generator = torch.Generator().manual_seed(seed)
     mask = torch.cat([m.cpu() for m in known.values()], 1)
     random = torch.where(mask, torch.rand(mask.shape, generator=generator), 2.0)
@@ -93,12 +93,12 @@ def hide(evidence: Evidence, plain: Outputs, share: float, seed: int) -> Hidden:
     chosen = (random.argsort(1).argsort(1) < count) & mask
     parts = chosen.split([m.shape[1] for m in known.values()], 1)
     masks = {n: p.to(m.device) for (n, m), p in zip(known.items(), parts, strict=True)}
-    return Hidden(evidence, plain, masks)
+    return Hidden(evidence, unrefined, masks)
 
 
 def likelihood(hidden: Hidden) -> Criterion:
     """A score per image: its mean is the nats that a hidden variable became likelier by."""
-    each = max(hidden.count, 1) / hidden.plain.batch
+    each = max(hidden.count, 1) / hidden.unrefined.batch
     return lambda outputs: hidden.gain(outputs).double() / each
 
 
@@ -113,10 +113,10 @@ def precision(hidden: Hidden) -> Criterion | None:
     """
     truth: dict[str, Tensor] = {}
     labels: dict[str, Tensor] = {}
-    told = hidden.evidence.clamp(hidden.plain).probabilities()
+    clamped = hidden.evidence.clamp(hidden.unrefined).probabilities()
     for name, mask in hidden.hidden.items():
-        if hidden.plain.specs[name].kind == "multilabel":
-            there = (told[name] > 0.5) & mask
+        if hidden.unrefined.specs[name].kind == "multilabel":
+            there = (clamped[name] > 0.5) & mask
             truth[name], labels[name] = there, there.any(0) & (mask & ~there).any(0)
     if not any(bool(some.any()) for some in labels.values()):
         return None
@@ -128,8 +128,8 @@ def precision(hidden: Hidden) -> Criterion | None:
             found.append(average_precision(logits[:, some], truth[name][:, some]))
         return 100 * torch.cat(found)
 
-    plain = scores(hidden.plain)
-    return lambda outputs: scores(outputs) - plain
+    start = scores(hidden.unrefined)
+    return lambda outputs: scores(outputs) - start
 
 
 def average_precision(scores: Tensor, truth: Tensor) -> Tensor:

@@ -1,0 +1,348 @@
+"""Choosing where a pivot sits, and how far it goes, from what is known alone.
+
+Feedback-prop (CVPR 2018) leaves the choice of pivots to future work. Here part of what is known
+of each image is hidden, the rest is given to a refinement, and the setting that best predicts
+what was hidden is chosen. Nothing needs to be known of the unknown outputs.
+
+Settings run a race (Maron and Moore, "Hoeffding Races", NIPS 1993): after each batch of images,
+those that are clearly behind drop out. With a tolerance of 1, the latest of the sites that can't be
+told from the best is chosen, since its tail costs least (the one-standard-error rule of Breiman et
+al., "Classification and Regression Trees", 1984, section 3.4.3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from feedback_adapter import plugins
+from feedback_adapter.batches import in_batches, split
+from feedback_adapter.defaults import pick, takes
+from feedback_adapter.errors import EvidenceError, OptionsError
+from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.hookspecs import StrategySpec
+from feedback_adapter.options import Rule, at_least, check, one_of, whole, within
+from feedback_adapter.outputs import Outputs
+from feedback_adapter.pivot_search.hidden import Criterion, likelihood, precision
+from feedback_adapter.pivot_search.hidden import hide as hide_part
+from feedback_adapter.refinement import Refinement
+from feedback_adapter.sites import Inputs, Site, SiteInfo, frozen
+from feedback_adapter.sites.auto import spread
+from feedback_adapter.strategies.base import Facts
+
+if TYPE_CHECKING:
+    from feedback_adapter.adapter import Adapter
+
+__all__ = ["Choice", "Search", "Trial", "choose_pivots", "race"]
+
+BEHIND = 3.0
+"""So many standard errors below the best, a setting leaves the race."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One setting that was tried on all images.
+
+    Args:
+        pivot: Name of the site.
+        step_size: In the unit of the strategy's options.
+        steps: Number of steps.
+        gain: How much better the hidden part of the evidence is predicted than by the
+            unrefined model: mean average precision in percent, or nats per hidden variable.
+        error: Standard error, over labels or images, of how far that is below the best trial's
+            gain; infinite where there is one only.
+        cost: Multiply-accumulates of the iterations' forward passes, in whole passes.
+    """
+
+    pivot: str
+    step_size: float
+    steps: int
+    gain: float
+    error: float
+    cost: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What `choose_pivots` chose. Use it as `refine(..., **choice.arguments)`.
+
+    Args:
+        strategy: The strategy that it was chosen for.
+        criterion: What `gain` is: `"precision"` or `"likelihood"`.
+        trials: All settings that ran to the end, the best first.
+        chosen: The best trial at the site that was chosen: the best one, or the latest of those
+            within the tolerance.
+        seconds: How long the choice took.
+        options: Other options that it was chosen with.
+    """
+
+    strategy: str
+    criterion: str
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    seconds: float
+    options: Mapping[str, Any]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `Adapter.refine`."""
+        chosen = self.chosen
+        size = {"step_size": chosen.step_size, "steps": chosen.steps}
+        return {"strategy": self.strategy, "pivots": chosen.pivot, **size, **self.options}
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What `race` tries, and how.
+
+    Args:
+        steps: Most steps to try, at least 1; every number up to it is.
+        step_sizes: Step sizes to try, at least one.
+        hide: Share of the known variables that is hidden, in (0, 1).
+        criterion: `"precision"`: the gain in mean average precision over the images.
+            `"likelihood"`: the gain in likelihood. `None`: precision where it is defined.
+        batch: Images at a time, at least 1.
+        tolerance: A site is as good as the best one if its gain is less by at most so many
+            standard errors, at least 0.
+        seed: Seed of the random choice of what is hidden.
+
+    Raises:
+        OptionsError: A value is out of its range.
+    """
+
+    steps: int
+    step_sizes: Sequence[float]
+    hide: float
+    criterion: Literal["precision", "likelihood"] | None
+    batch: int
+    tolerance: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            {
+                "steps": whole(1),
+                "step_sizes": Rule(lambda sizes: len(sizes) > 0, "at least one"),
+                "hide": within(0, 1, ends="()"),
+                "criterion": one_of("precision", "likelihood", None),
+                "batch": whole(1),
+                "tolerance": at_least(0),
+            },
+        )
+
+
+def choose_pivots(
+    adapter: Adapter,
+    images: Any,
+    evidence: Evidence,
+    *,
+    strategy: str | None = None,
+    pivots: Sequence[str | Site] | None = None,
+    steps: int = 20,
+    step_sizes: Sequence[float] | None = None,
+    hide: float = 0.5,
+    criterion: Literal["precision", "likelihood"] | None = None,
+    batch: int = 64,
+    tolerance: float = 0.0,
+    seed: int = 0,
+    **overrides: Any,
+) -> Choice:
+    """Choose the pivot, step size and number of steps that best predict part of what is known.
+
+    Part of what is known of each image is hidden, the rest refines, and the setting that
+    predicts the hidden part best is chosen. The unknown outputs play no part. Settings that
+    are clearly behind after some batches aren't tried on the others.
+
+    Args:
+        adapter: The model.
+        images: As for `refine`; about a thousand tell sites apart that differ by a few tenths
+            of a point.
+        evidence: What is known of them, at least two variables of an image.
+        strategy: Name of a strategy that has the options `step_size`, `steps` and `trace`. By
+            default the checkpoint's if it has them, else the one that suits best.
+        pivots: Sites to try; by default six from early to late.
+        steps: Most steps to try; every smaller number is tried with it.
+        step_sizes: Step sizes to try; by default 0.1, 0.3, 1 and 3 times that of the
+            options that `refine` would use.
+        hide: Share of what is known of an image that is hidden, in (0, 1).
+        criterion: What is better: a higher mean average precision of the hidden labels
+            over the images (`"precision"`), or a higher `"likelihood"`; by default
+            precision where there are labels that are present in one image and absent in
+            another.
+        batch: Images refined at a time.
+        tolerance: Of the sites whose gain is at most so many standard errors below the
+            best, the latest, whose tail is the cheapest, is chosen; 0 takes the best.
+        seed: Seed of the random choice of what is hidden.
+        **overrides: Other options of the strategy, by name, e.g. `solver="adam"`.
+
+    Returns:
+        The choice: `refine(images, evidence, **choice.arguments)`.
+
+    Raises:
+        EvidenceError: No image has two known variables.
+        OptionsError: A value is out of its range, or the strategy takes no steps.
+    """
+    inputs = Inputs.of(images)
+    bound = evidence.bind(adapter.outputs, inputs.batch)
+    spec = _strategy(adapter, inputs, bound, strategy, overrides)
+    own = adapter.defaults.options_for(spec.name, spec.options, None, overrides)
+    sizes = step_sizes or [share * own.step_size for share in (0.1, 0.3, 1.0, 3.0)]
+    search = Search(steps, tuple(sizes), hide, criterion, batch, tolerance, seed)
+    # so that all steps are taken and the last one counts
+    fixed = {"patience": None, "keep": "last"}
+    possible = {field.name for field in dataclasses.fields(spec.options)}
+    options = {**{n: v for n, v in fixed.items() if n in possible}, **overrides}
+    one = inputs.take(torch.arange(1, device=inputs.images.device))
+    if pivots is None:
+        with frozen(adapter.model), torch.no_grad():
+            sites = spread(adapter.model, one, adapter.read, 6)
+    else:
+        measured = {Site.of(site): site for site in adapter.sites(one)}
+        wanted = [Site.of(pivot) for pivot in pivots]
+        sites = [measured.get(site, SiteInfo(*site.key)) for site in wanted]
+    unrefined = in_batches(
+        lambda rows: adapter.unrefined(inputs.take(rows)),
+        inputs.batch,
+        batch,
+        device=inputs.images.device,
+    )
+
+    def refine(rows: Tensor, hidden: Evidence, **arguments: Any) -> Refinement:
+        return adapter.refine(inputs.take(rows), hidden, **arguments)
+
+    return race(refine, spec.name, sites, bound, unrefined, search, options)
+
+
+def _strategy(
+    adapter: Adapter,
+    inputs: Inputs,
+    bound: Evidence,
+    name: str | None,
+    overrides: Mapping[str, Any],
+) -> StrategySpec:
+    """The strategy to search with: it must take steps of a size, and say what each came to."""
+    needed = ("step_size", "steps", "trace")
+    specs = plugins.plugins().all("strategies")
+    if name in (None, "auto"):
+        facts = Facts(adapter.model, adapter.outputs, inputs, bound, adapter.priors)
+        return pick(facts, adapter.defaults, specs, None, {**dict.fromkeys(needed), **overrides})
+    spec = plugins.strategy(name)
+    if not takes(spec, None, needed):
+        able = ", ".join(repr(s.name) for s in specs if takes(s, None, needed))
+        raise OptionsError(
+            f"strategy={name!r} takes no steps of a size that could be chosen: {able} do."
+        )
+    return spec
+
+
+def race(
+    refine: Callable[..., Refinement],
+    strategy: str,
+    sites: Sequence[SiteInfo],
+    evidence: Evidence,
+    unrefined: Outputs,
+    search: Search,
+    options: Mapping[str, Any],
+) -> Choice:
+    """Try settings and choose one. See `choose_pivots`.
+
+    Args:
+        refine: Refines some of the images, by index: `(rows, evidence, **arguments)`.
+        strategy: Name of the strategy.
+        sites: Where to try a pivot.
+        evidence: What is known, bound.
+        unrefined: The unrefined model's outputs.
+        search: What to try.
+        options: Other options of the strategy.
+
+    Raises:
+        EvidenceError: No image has two known variables, so that nothing can be hidden, or the
+            criterion isn't defined for what is known.
+    """
+    started = time.perf_counter()
+    hidden = hide_part(evidence, unrefined, search.hide, search.seed)
+    given = f"strategy={strategy!r}, pivots={[site.name for site in sites]}, {unrefined!r}"
+    if not hidden.count:
+        raise EvidenceError(
+            "Nothing can be hidden: choosing pivots needs images of which at least two variables "
+            f"are known. Name the pivots instead, or pass pivots='auto'. Given: {given}."
+        )
+    ranked = precision(hidden) is not None
+    if search.criterion == "precision" and not ranked:
+        raise EvidenceError(
+            "criterion='precision' needs labels that are known to be present in one image and "
+            f"absent in another. Pass more images, or criterion='likelihood'. Given: {given}."
+        )
+    criterion = search.criterion or ("precision" if ranked else "likelihood")
+    device = next(iter(unrefined.values())).device
+    running: dict[tuple[SiteInfo, float], list[dict[str, Tensor]]] = {
+        setting: [] for setting in itertools.product(sites, search.step_sizes)
+    }
+    trials: list[Trial] = []
+    for rows in split(unrefined.batch, search.batch, device):
+        part = hidden.take(rows)
+        for (site, size), traces in running.items():
+            result = refine(
+                rows, part, strategy=strategy, pivots=site, step_size=size, steps=search.steps,
+                trace=True, **options,
+            )  # fmt: skip
+            assert result.trace is not None, "it was asked for"
+            traces.append(result.trace)
+        done = hidden.take(torch.arange(int(rows[-1]) + 1, device=device))
+        measure = precision(done) if criterion == "precision" else likelihood(done)
+        if measure is None:
+            continue  # too few images so far to rank them
+        trials = _trials(running, measure, unrefined, search.steps)
+        ahead = {
+            (trial.pivot, trial.step_size)
+            for trial in trials
+            if not trials[0].gain - trial.gain > BEHIND * trial.error
+        }
+        running = {s: traces for s, traces in running.items() if (s[0].name, s[1]) in ahead}
+    return Choice(
+        strategy, criterion, tuple(trials), _latest(trials, sites, search.tolerance),
+        time.perf_counter() - started, options,
+    )  # fmt: skip
+
+
+def _trials(
+    running: Mapping[tuple[SiteInfo, float], Sequence[Mapping[str, Tensor]]],
+    measure: Criterion,
+    unrefined: Outputs,
+    steps: int,
+) -> list[Trial]:
+    """A trial for every number of steps of every setting, the best first."""
+    settings = [(*setting, step) for setting in running for step in range(1, steps + 1)]
+    scores: list[Tensor] = []
+    for site, size, step in settings:
+        traces = running[site, size]
+        logits = {name: torch.cat([trace[name][step] for trace in traces]) for name in unrefined}
+        scores.append(measure(Outputs(logits, unrefined.specs)))
+    table = torch.stack(scores)
+    gains = table.mean(1)
+    behind = table[gains.argmax()] - table
+    units = behind.shape[1]  # of a single one nothing can be told apart
+    errors = behind.std(1) / units**0.5 if units > 1 else torch.full_like(gains, torch.inf)
+    trials = [
+        Trial(site.name, size, step, gain, error, site.tail_cost * step)
+        for (site, size, step), gain, error in zip(
+            settings, gains.tolist(), errors.tolist(), strict=True
+        )
+    ]
+    return sorted(trials, key=lambda trial: -trial.gain)
+
+
+def _latest(trials: Sequence[Trial], sites: Sequence[SiteInfo], tolerance: float) -> Trial:
+    """The best trial at the site with the cheapest tail of those as good as the best."""
+    costs = {site.name: site.tail_cost for site in sites}
+    best = trials[0].gain
+    close = [trial for trial in trials if not best - trial.gain > tolerance * trial.error]
+    pivot = min(close, key=lambda trial: costs[trial.pivot]).pivot
+    return next(trial for trial in trials if trial.pivot == pivot)

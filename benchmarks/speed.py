@@ -38,6 +38,7 @@ import feedback_adapter as fa
 from feedback_adapter.sites import Site, frozen
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.descent import Descent, DescentOptions
+from feedback_adapter.strategies.loop import Stop, iterate
 from feedback_adapter.strategies.solvers import Adam
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
@@ -72,7 +73,11 @@ class Cell:
         inputs = self.adapter._inputs(self.images)
         sites = (Site(self.site),)
         problem = Problem(self.model, inputs, self.evidence, sites, self.adapter.read)
-        return Descent(problem, OPTIONS, sites).run
+        descent = Descent(problem, OPTIONS)
+        start = descent.init()
+        descent.forget()
+        stop = Stop(OPTIONS.tolerance, OPTIONS.patience)
+        return lambda: iterate(descent, start, OPTIONS.steps, stop=stop, keep=OPTIONS.keep)
 
     def limit(self) -> Callable[[], object]:
         with torch.no_grad():

@@ -172,7 +172,7 @@ def test_lbfgs_beats_gradient_descent_and_is_per_image():
         (lambda: fa.SGD(momentum=1), r"momentum=1 .*\[0, 1\)"),
         (lambda: fa.Adam(betas=(0.9, 1.0)), "betas"),
         (lambda: fa.Adam(eps=0), "eps=0 .*above 0"),
-        (lambda: fa.LBFGS(history=0), "history=0 .*at least 1"),
+        (lambda: fa.LBFGS(history=0), "history=0 .*from 1 on"),
         (lambda: fa.ResidualOptions(steps=-1), r"steps=-1 .*a whole number from 0 on"),
         (lambda: fa.ResidualOptions(step_size=0), "step_size=0 .*above 0"),
         (lambda: fa.ResidualOptions(step_size=math.nan), "step_size=nan"),

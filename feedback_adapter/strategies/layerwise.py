@@ -14,7 +14,8 @@ from torch import Tensor
 from feedback_adapter.options import at_least, check
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Problem, Strategy
-from feedback_adapter.strategies.descent import Descent, DescentOptions, Log
+from feedback_adapter.strategies.descent import Descent, DescentOptions, descend
+from feedback_adapter.strategies.loop import Log
 
 __all__ = ["Layerwise", "LayerwiseOptions"]
 
@@ -67,12 +68,8 @@ class Layerwise(Strategy[LayerwiseOptions]):
             sites.sort(key=lambda site: order.index(site))
         for site in sites:
             another = site is not sites[-1]
-            descent = Descent(
-                problem, self.options, (site,),
-                decay=self.options.decay, given=given, log=log, hold=another,
-            )  # fmt: skip
-            log = descent.run()
-            if another:
-                given |= descent.final()
+            descent = Descent(problem, self.options, (site,), given=given, decay=self.options.decay)
+            log, held = descend(descent, log, hold=another)
+            given |= held
         assert log is not None, "a problem has at least one pivot"
         return log.refinement(problem, steps=self.options.steps, trace=self.options.trace)

@@ -11,7 +11,7 @@ from typing import Self
 
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Problem, Strategy
-from feedback_adapter.strategies.descent import Descent, DescentOptions
+from feedback_adapter.strategies.descent import Descent, DescentOptions, descend
 
 __all__ = ["Residual", "ResidualOptions"]
 
@@ -44,5 +44,5 @@ class Residual(Strategy[ResidualOptions]):
 
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""
-        log = Descent(problem, self.options, problem.pivots).run()
+        log, _ = descend(Descent(problem, self.options))
         return log.refinement(problem, steps=self.options.steps, trace=self.options.trace)

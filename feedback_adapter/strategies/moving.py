@@ -1,0 +1,154 @@
+"""Activations on the move: what the loop asks of a strategy, and what the strategies share.
+
+A solver of the loop is three methods: `init` records one forward pass, `aim` says where to go
+from a point, `step` goes there. The rest is here: holding what moves, running the tail, and going
+on with some of the images only.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from feedback_adapter.errors import SiteError
+from feedback_adapter.outputs import Outputs
+from feedback_adapter.sites import Edit, Site
+from feedback_adapter.strategies.base import Problem
+
+__all__ = ["Moving", "Point", "or_zeros"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Where the images in the batch have got to.
+
+    Args:
+        outputs: What the model says there, with its autograd graph.
+        losses: (batch,), the evidence losses in nats, with their graph.
+        objective: (batch,), what is minimised: the losses and what the change costs, in nats.
+    """
+
+    outputs: Outputs
+    losses: Tensor
+    objective: Tensor
+
+
+class Moving(abc.ABC):
+    """Pivots that move together, for a batch from which images may leave.
+
+    What moves is the change of each pivot's activation, in units. A pivot that moves alone is
+    held as the activation it has got to, which is as good and saves one tensor (in less than
+    float32 it isn't as good: small steps would be rounded away). Of several, the later ones'
+    activations depend on the earlier ones, and the changes are held.
+
+    Args:
+        problem: The whole batch.
+        pivots: The pivots to move; by default all of the problem's.
+        given: Activations fixed before, `{site name: (batch, ...)}`.
+    """
+
+    hint: str
+    """What to try where a loss isn't a finite number."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        pivots: tuple[Site, ...] | None = None,
+        given: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.problem, self.pivots = problem, pivots or problem.pivots
+        self.given = dict(given or {})
+
+    def init(self, *, grad: bool = True) -> Point:
+        """Record one forward pass, and look at where it leads.
+
+        Args:
+            grad: Whether a step will follow.
+        """
+        self.tail = self.problem.tail(self.pivots, self.given)
+        activations = self.tail.activations
+        precise = all(activation.element_size() >= 4 for activation in activations)
+        self.alone = len(activations) == 1 and precise
+        self.points = [a.detach() if self.alone else torch.zeros_like(a) for a in activations]
+        self.units = self.measure(activations)
+        return self.look(grad=grad, check=True)
+
+    @abc.abstractmethod
+    def measure(self, activations: Sequence[Tensor]) -> list[Tensor]:
+        """What each pivot's change is held in units of, (batch, 1, ...); empty for its own."""
+
+    @abc.abstractmethod
+    def aim(self, point: Point) -> Tensor:
+        """Find out where to go from a point; it may be kept for `step`.
+
+        Returns:
+            (batch,) bool, which images are going to move at all.
+        """
+
+    @abc.abstractmethod
+    def step(self) -> None:
+        """Go there: replace `points`."""
+
+    @abc.abstractmethod
+    def cost(self) -> Tensor | None:
+        """What the present change costs beside the evidence loss, (batch,) in nats."""
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with some of the images, by index (k,); it may happen between aim and step."""
+        self.problem = self.problem.take(rows)
+        self.given = {name: tensor[rows] for name, tensor in self.given.items()}
+        self.tail = self.problem.tail(self.pivots, self.given)
+        self.points = [point[rows] for point in self.points]
+        self.units = [unit[rows] for unit in self.units]
+
+    def look(self, *, grad: bool, check: bool = False) -> Point:
+        """Run the tail at the present points.
+
+        Args:
+            grad: Whether a step will follow.
+            check: Whether to compare with the recorded pass, where nothing has moved yet.
+        """
+        with torch.set_grad_enabled(grad):
+            self.leaves = [point.requires_grad_(grad) for point in self.points]
+            outputs = self.problem.read(self.tail.run(self.edits(self.leaves), check=check))
+            losses = self.problem.evidence.loss(outputs)
+        self.points = [point.detach() for point in self.points]
+        cost = self.cost()
+        objective = losses.detach() if cost is None else losses.detach() + cost
+        return Point(outputs, losses, objective)
+
+    def edits(self, points: Sequence[Tensor]) -> list[Edit]:
+        """What each pivot's activation becomes at these points."""
+        if self.alone:
+            return [lambda _, point=point: point for point in points]
+        if not self.units:
+            return [lambda a, change=change: a + change for change in points]
+        pairs = zip(points, self.units, strict=True)
+        return [lambda a, c=change, u=unit: torch.addcmul(a, c, u) for change, unit in pairs]
+
+    def activations(self) -> dict[str, Tensor]:
+        """Each pivot's recorded activation with its own change, by the site's name."""
+        edits = zip(self.edits(self.points), self.tail.activations, strict=True)
+        found = [edit(activation) for edit, activation in edits]
+        return {site.name: a for site, a in zip(self.tail.pivots, found, strict=True)}
+
+    def leads_nowhere(self) -> SiteError:
+        """The error for pivots that nothing known depends on."""
+        names = ", ".join(site.name for site in self.pivots)
+        shapes = ", ".join(str(tuple(point.shape)) for point in self.points)
+        return SiteError(
+            f"No known output depends on {names}. Choose an earlier pivot. "
+            f"Given: pivots {names} of shape {shapes}, evidence {self.problem.evidence!r}."
+        )
+
+
+def or_zeros(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients, with zeros for what nothing depends on."""
+    return [
+        torch.zeros_like(tensor) if gradient is None else gradient
+        for gradient, tensor in zip(gradients, like, strict=True)
+    ]

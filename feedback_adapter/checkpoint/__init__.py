@@ -6,7 +6,7 @@ and `Adapter.save` are the front door.
 """
 
 from feedback_adapter.checkpoint.architecture import Architecture
-from feedback_adapter.checkpoint.format import Card, File, find, read_config
+from feedback_adapter.checkpoint.format import Card, File, find, read_config, write_folder
 from feedback_adapter.checkpoint.io import Checkpoint, read, write
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "read",
     "read_config",
     "write",
+    "write_folder",
 ]

@@ -114,13 +114,11 @@ def _tree_scores(adapter: fa.Adapter, outputs: Outputs, images: LabelledImages) 
 
 def _loop_scores(folder: Path, source: str, data: Path, split: str) -> dict[str, float]:
     """Accuracy on clean images, at iteration 0, at the last one of training, and of their mean."""
-    import cnnf_recipe
     import fa_cnnf
-    from fa_cnnf.fashion_mnist import FOLDER
-    from fa_cnnf.images import to_input
+    from fa_cnnf.data import read_splits, to_input
 
     elsewhere = source == "fashion" and not data.is_dir()
-    _, dev, test = cnnf_recipe.read(source, FOLDER if elsewhere else data)
+    _, dev, test = read_splits(source, None if elsewhere else data)
     part = dev if split == "dev" else test
     model: Any = fa_cnnf.load(folder).model
     with torch.inference_mode():

@@ -10,7 +10,7 @@ import torch
 
 import feedback_adapter as fa
 from fa_cnnf.convert import convert
-from fa_cnnf.loop import CNNF
+from fa_cnnf.loops import CNNF
 from fa_cnnf.nets import FashionNet, WideResNet
 from feedback_adapter.checkpoint import find, read_config
 from feedback_adapter.errors import CheckpointError
@@ -34,12 +34,12 @@ def build(net: str, kwargs: Mapping[str, Any]) -> CNNF:
     kind, *sizes = net.split("-")
     try:
         if net == "fashion":
-            plain = FashionNet()
+            feedforward = FashionNet()
         elif kind == "wrn" and len(sizes) == 2:
-            plain = WideResNet(int(sizes[0]), int(sizes[1]))
+            feedforward = WideResNet(int(sizes[0]), int(sizes[1]))
         else:
             raise ValueError("'fashion' and 'wrn-DEPTH-WIDTH' are possible")
-        return convert(plain, **kwargs)
+        return convert(feedforward, **kwargs)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"fa_cnnf can't build {net!r} with {dict(kwargs)}: {error}"

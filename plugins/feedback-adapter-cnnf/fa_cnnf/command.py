@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fa_cnnf.attack import KINDS, Budget, Row
-from fa_cnnf.attack import attack as run
+from fa_cnnf.attacks.suite import KINDS, Budget, Row
+from fa_cnnf.attacks.suite import attack as run
 from fa_cnnf.checkpoints import load
-from fa_cnnf.images import read, to_input
-from fa_cnnf.loop import CNNF
+from fa_cnnf.data import read, to_input
+from fa_cnnf.loops import CNNF
 from feedback_adapter.checkpoint import find, read_config
 from feedback_adapter.errors import CheckpointError
 

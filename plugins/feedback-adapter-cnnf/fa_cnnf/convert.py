@@ -1,4 +1,4 @@
-"""Turn a plain model into a CNN-F."""
+"""Turn a convolutional model into a CNN-F."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from fa_cnnf.chains import Chain, Fork
 from fa_cnnf.errors import no_such_site
 from fa_cnnf.layers import AdaReLU, FeedbackNorm, InstanceNorm, Layer
-from fa_cnnf.loop import CNNF
-from fa_cnnf.pools import AdaPool, AdaptiveAveragePool, AveragePool
+from fa_cnnf.layers.chains import Chain, Fork
+from fa_cnnf.layers.pools import AdaPool, AdaptiveAveragePool, AveragePool
+from fa_cnnf.loops import CNNF
 from fa_cnnf.rules import layers_of
 from feedback_adapter.errors import OptionsError
 from feedback_adapter.sites import INPUT, Site

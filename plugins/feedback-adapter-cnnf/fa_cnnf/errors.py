@@ -25,7 +25,7 @@ class UnsupportedModuleError(FeedbackAdapterError, TypeError):
         super().__init__(
             f"convert can't turn {path or 'the model'!r} ({kind}) around: {why} "
             f"Supported: {', '.join(supported)}. "
-            "For any other model use fa_cnnf.tied.TiedLoop, which takes its feedback from autograd."
+            "For any other model use fa_cnnf.TiedLoop, which takes its feedback from autograd."
         )
 
 

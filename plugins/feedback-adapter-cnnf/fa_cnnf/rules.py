@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from torchvision.models import resnet as tv_resnet
 from torchvision.models import vgg as tv_vgg
 
-from fa_cnnf.chains import Chain, Fork
 from fa_cnnf.errors import UnsupportedModuleError
-from fa_cnnf.layers import AdaReLU, Affine, Bias, Conv, Flatten, InstanceNorm, Layer, Linear
-from fa_cnnf.layers import FeedbackNorm as _FeedbackNorm
+from fa_cnnf.layers.base import Layer
+from fa_cnnf.layers.chains import Chain, Fork
+from fa_cnnf.layers.linear import Affine, Bias, Conv, Flatten, Linear
+from fa_cnnf.layers.norms import FeedbackNorm as _FeedbackNorm
+from fa_cnnf.layers.norms import InstanceNorm
+from fa_cnnf.layers.pools import AdaPool, AdaptiveAveragePool, AveragePool
+from fa_cnnf.layers.relu import AdaReLU
 from fa_cnnf.nets import Bias as BiasModule
 from fa_cnnf.nets import InstanceRMSNorm, PreactBlock, WideResNet
-from fa_cnnf.pools import AdaPool, AdaptiveAveragePool, AveragePool
 
 __all__ = ["SUPPORTED", "layers_of"]
 

@@ -8,9 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fa_cnnf.decoder import DecoderLoop
-from fa_cnnf.loop import CNNF, read_out
-from fa_cnnf.tied import TiedLoop
+from fa_cnnf.loops import CNNF, DecoderLoop, TiedLoop, read_out
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.options import check, one_of, whole, within
 from feedback_adapter.outputs import Outputs

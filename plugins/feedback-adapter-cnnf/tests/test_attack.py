@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import fa_cnnf
-from fa_cnnf import fashion_mnist
-from fa_cnnf.attack import KINDS, Budget, attack, views_of
+from fa_cnnf.attacks.suite import KINDS, Budget, attack, views_of
+from fa_cnnf.data import fashion_mnist
 from fa_cnnf.layers import AdaReLU
 from feedback_adapter.errors import InputError, OptionsError
 

@@ -6,7 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fa_cnnf import command, fashion_mnist
+from fa_cnnf import command
+from fa_cnnf.data import fashion_mnist
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.plugins import plugins
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import fa_cnnf
+from fa_cnnf.loops.tied import TiedLoop
 from fa_cnnf.nets import InstanceRMSNorm
-from fa_cnnf.tied import TiedLoop
 
 SITES = {
     "mnist": ("input", "relu1", "relu2"),

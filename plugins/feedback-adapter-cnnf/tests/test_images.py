@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fa_cnnf import cifar10
-from fa_cnnf.images import read, to_input
+from fa_cnnf.data import cifar10, read, to_input
 from feedback_adapter.errors import InputError
 
 

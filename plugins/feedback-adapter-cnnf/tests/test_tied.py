@@ -9,10 +9,10 @@ from torch import nn
 
 import fa_cnnf
 import feedback_adapter as fa
+from fa_cnnf.loops.tied import TiedLoop
 from fa_cnnf.nets import FashionNet
 from fa_cnnf.plugin import feedback_adapter_strategies
 from fa_cnnf.strategy import CNNFOptions, CNNFStrategy
-from fa_cnnf.tied import TiedLoop
 from feedback_adapter.errors import EvidenceError, ModelError, OptionsError
 from feedback_adapter.sites import Inputs
 from feedback_adapter.strategies.base import Problem

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from fa_cnnf.attacks.base import Ball, Objective, Worst
+from fa_cnnf.attacks.base import Objective, begin
 
 __all__ = ["apgd", "apgd_targeted", "checkpoints"]
 
@@ -35,9 +35,8 @@ def apgd(objective: Objective, x: Tensor, start: Tensor, eps: float, steps: int 
         eps: Largest change, in the units of `x`.
         steps: At least 0; 0 tries the start alone.
     """
-    ball, worst = Ball(x, eps), Worst(x, not objective.surrogate)
+    ball, worst, images = begin(objective, x, start, eps)
     rows = worst.left()
-    images = ball.project(x + eps * start, rows)
     before, gradients = images.clone(), torch.zeros_like(x)
     best, best_gradients = images.clone(), torch.zeros_like(x)
     most = torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)  # loss alone

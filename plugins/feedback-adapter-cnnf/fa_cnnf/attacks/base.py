@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import OptionsError
 
-__all__ = ["LOSSES", "Ball", "Objective", "Worst"]
+__all__ = ["LOSSES", "Ball", "Objective", "Worst", "begin"]
 
 LOSSES = ("ce", "margin", "dlr")
 """Cross-entropy; largest wrong logit minus the right one; targeted difference of logits ratio."""
@@ -113,3 +113,16 @@ class Worst:
         """Rows that need more work."""
         rows = torch.arange(len(self.fooled), device=self.fooled.device)
         return rows[~self.fooled] if self.stop else rows
+
+
+def begin(objective: Objective, x: Tensor, start: Tensor, eps: float) -> tuple[Ball, Worst, Tensor]:
+    """What every ascent begins with: where it may go, the worst so far, and its first images.
+
+    Args:
+        objective: What it increases; fooled images need no more work unless it is a surrogate.
+        x: Clean images (batch, ...) in [-1, 1].
+        start: Where to start, in [-1, 1] times eps, shaped as `x`.
+        eps: Largest change, in the units of `x`.
+    """
+    ball, worst = Ball(x, eps), Worst(x, not objective.surrogate)
+    return ball, worst, ball.project(x + eps * start, torch.arange(len(x), device=x.device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fa_cnnf.attacks.base import Ball, Objective, Worst
+from fa_cnnf.attacks.base import Objective, begin
 
 __all__ = ["pgd"]
 
@@ -24,9 +24,8 @@ def pgd(objective: Objective, x: Tensor, start: Tensor, eps: float, steps: int =
         eps: Largest change, in the units of `x`.
         steps: At least 0; 0 tries the start alone.
     """
-    ball, worst = Ball(x, eps), Worst(x, not objective.surrogate)
+    ball, worst, images = begin(objective, x, start, eps)
     rows = worst.left()
-    images = ball.project(x + eps * start, rows)
     for step in range(steps + 1):
         here = images[rows].requires_grad_(step < steps)
         losses, wrong = objective(here, rows)

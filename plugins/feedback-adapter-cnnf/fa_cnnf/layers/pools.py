@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fa_cnnf.layers import Layer
-from fa_cnnf.smooth import soft_switch, straight_through
-from fa_cnnf.state import State
+from fa_cnnf.layers.base import Layer
+from fa_cnnf.layers.smooth import soft_switch, straight_through
+from fa_cnnf.layers.state import State
 
 __all__ = ["AdaPool", "AdaptiveAveragePool", "AveragePool"]
 

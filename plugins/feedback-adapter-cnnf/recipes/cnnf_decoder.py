@@ -1,7 +1,7 @@
 """Decoder mode, measured: decoders on a frozen net, under noise, blur and JPEG.
 
-    python zoo/recipes/cnnf_decoder.py cifar10 --data DATA/cifar10 --out OUT --json JSON
-    python zoo/recipes/cnnf_decoder.py fashion --data FASHION --out OUT --json JSON
+    python recipes/cnnf_decoder.py cifar10 --data DATA/cifar10 --out OUT --json JSON
+    python recipes/cnnf_decoder.py fashion --data FASHION --out OUT --json JSON
 
 `cifar10` first trains a small net and freezes it; `fashion` takes the zoo's fashion-cnn. Weights
 go to OUT, and a run that was cut off goes on from them. In training, decoders and gammas see
@@ -20,18 +20,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import cnnf_small_net
 import torch
 import typer
+from cnnf_corruptions import STRENGTHS, corrupt, noisy
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import cnnf_small_net
 import fa_cnnf
 import feedback_adapter as fa
-from cnnf_corruptions import STRENGTHS, corrupt, noisy
-from cnnf_recipe import read
-from cnnf_training import Images
-from fa_cnnf.images import SOURCES, to_input
+from fa_cnnf.data import SOURCES, Images, read_splits, to_input
 from fa_cnnf.nets import SmallResNet
 
 
@@ -181,7 +179,7 @@ def main(
     """Put decoders on a frozen net and measure it under noise, blur and JPEG."""
     case = CASES[name]
     out.mkdir(parents=True, exist_ok=True)
-    train, _, test = read(name, data)
+    train, _, test = read_splits(name, data)
     file = out / f"net-s{seed}.safetensors"
     if name == "fashion":
         net = fa.load("fashion-cnn").model.requires_grad_(False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fa_cnnf import cifar10, fashion_mnist
+from fa_cnnf.data import cifar10, fashion_mnist
 from feedback_adapter.errors import InputError, did_you_mean
 
 __all__ = ["SOURCES", "read", "to_input"]

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fa_cnnf.layers import EPSILON
-from fa_cnnf.loop import Unroll
+from fa_cnnf.layers.norms import EPSILON
+from fa_cnnf.loops.base import Unroll
 from feedback_adapter.errors import ModelError, OptionsError
 from feedback_adapter.sites import INPUT, Inputs, Site, Tail, frozen
 

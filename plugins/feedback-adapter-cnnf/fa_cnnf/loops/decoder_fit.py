@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fa_cnnf.decoder import DecoderLoop
+from fa_cnnf.loops.decoder import DecoderLoop
 from feedback_adapter.sites import Inputs, Tail, frozen
 
 __all__ = ["fit_decoders", "fit_gammas"]
@@ -65,7 +65,7 @@ def fit_gammas(
 
     The loss is the cross-entropy (or each label's own) of every iterate, of clean and of
     corrupted images, plus `distil` times the divergence of every iterate of clean images
-    from what the plain model says of them.
+    from what the unrefined model says of them.
 
     Args:
         loop: Its gammas are trained, in place.
@@ -80,11 +80,11 @@ def fit_gammas(
     try:
         for clean, targets in batches:
             of_clean, of_corrupt = loop.unroll(clean).logits, loop.unroll(corrupt(clean)).logits
-            plain = of_clean[0].detach()
+            unrefined = of_clean[0].detach()
             loss = torch.stack(
                 [_task(loop, o, targets) for o in (*of_clean[1:], *of_corrupt[1:])]
             ).mean()
-            kept = torch.stack([_divergence(loop, plain, o) for o in of_clean[1:]]).mean()
+            kept = torch.stack([_divergence(loop, unrefined, o) for o in of_clean[1:]]).mean()
             loss = loss + distil * kept
             optimizer.zero_grad()
             loss.backward()
@@ -106,13 +106,13 @@ def _task(loop: DecoderLoop, logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets.to(logits)) * logits.shape[1]
 
 
-def _divergence(loop: DecoderLoop, plain: Tensor, logits: Tensor) -> Tensor:
-    """KL(plain model || iterate), in nats, mean over images."""
+def _divergence(loop: DecoderLoop, unrefined: Tensor, logits: Tensor) -> Tensor:
+    """KL(unrefined model || iterate), in nats, mean over images."""
     if loop.kind == "multiclass":
         return F.kl_div(
-            logits.log_softmax(1), plain.log_softmax(1), reduction="batchmean", log_target=True
+            logits.log_softmax(1), unrefined.log_softmax(1), reduction="batchmean", log_target=True
         )
-    p = plain.sigmoid()
+    p = unrefined.sigmoid()
     apart = F.binary_cross_entropy_with_logits(logits, p, reduction="sum")
-    own = F.binary_cross_entropy_with_logits(plain, p, reduction="sum")
-    return (apart - own) / len(plain)
+    own = F.binary_cross_entropy_with_logits(unrefined, p, reduction="sum")
+    return (apart - own) / len(unrefined)

@@ -1,10 +1,10 @@
-"""cifar10-wrn-cnnf and its twin cifar10-wrn-cnn, plain and adversarial.
+"""cifar10-wrn-cnnf and its feedforward control cifar10-wrn-cnn, on clean and on attacked images.
 
 The published net is WRN-40-2 (names with `wrn-40-2`). Those of the zoo are WRN-10-1, trained on
 one CPU thread: small batches, so that a few passes are enough steps to learn from, PGD-3, and
-adversarial training starts from the weights of the plain one (`--start`): from fresh weights two
-such passes got no further than 21% of clean images. The twin's passes are as many as take the
-same time.
+adversarial training starts from the weights of the net trained on clean images (`--start`): from
+fresh weights two such passes got no further than 21% of clean images. The feedforward control
+makes as many passes as take the same time.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ SMALL = dataclasses.replace(
     PUBLISHED, net="wrn-10-1", inner=("group2",), batch=64, attack_steps=3, attack_step=5 / 255
 )
 EPOCHS = {"cnnf": 4, "cnn": 16, "cnnf-adversarial": 2, "cnn-adversarial": 6}
-SUMMARIES = {
-    "cnnf": "CIFAR-10, wide ResNet with recurrent feedback.",
-    "cnn": "The same net without feedback.",
-    "cnnf-adversarial": (
-        "CIFAR-10, wide ResNet with recurrent feedback, trained on attacked images."
-    ),
-    "cnn-adversarial": "The same net without feedback, trained on attacked images.",
-}
+IMAGES = "One of ten kinds of animals and vehicles in a 32 x 32 image (CIFAR-10)"
 
 
 def recipe(size: str, kind: str, settings: Settings) -> Recipe:
-    """One of the four kinds of a net."""
+    """One of the four kinds of a net, whose summary says what it is by itself."""
     steps = settings.steps if kind.startswith("cnnf") else 0
     settings = dataclasses.replace(settings, steps=steps, adversarial=kind.endswith("adversarial"))
-    name = f"cifar10-{size}-{kind}"
-    return Recipe(name, "zoo/recipes/cifar_cnnf.py", SUMMARIES[kind], "cifar10", settings)
+    what = "recurrent feedback (CNN-F)" if steps else "a feedforward net"
+    how = "attacked" if settings.adversarial else "clean"
+    control = "" if steps else f": the control for cifar10-{size}-{kind.replace('cnn', 'cnnf')}"
+    return Recipe(
+        f"cifar10-{size}-{kind}",
+        "plugins/feedback-adapter-cnnf/recipes/cifar_cnnf.py",
+        f"{IMAGES}; {what}, trained on {how} images{control}.",
+        "cifar10",
+        settings,
+    )
 
 
 RECIPES = {

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import platform
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from cnnf_settings import Settings, build
+from cnnf_training import MODES, Stepper, fabric_for, fit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
 
 import fa_cnnf
-from cnnf_training import MODES, Images, Settings, Stepper, build, fabric_for, fit
 from fa_cnnf.checkpoints import LIBRARY
-from fa_cnnf.cifar10 import PACKED
-from fa_cnnf.images import SOURCES, to_input
+from fa_cnnf.data import DEV, SOURCES, Images, read_splits, to_input
+from fa_cnnf.data.cifar10 import PACKED
+from feedback_adapter.checkpoint import write_folder
 
 ITERATIONS = (0, 1, 2, 5, 10)
-DEV = 5000
-"""The last so many of the training images, after a shuffle with seed 0, are for choices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +40,6 @@ class Recipe:
     summary: str
     data: str
     settings: Settings
-
-
-def read(data: str, folder: Path) -> tuple[Images, Images, Images]:
-    """Training, dev and test images."""
-    train, test = (Images(*SOURCES[data].read(folder, part)) for part in ("train", "test"))
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    keep = len(train) - min(DEV, len(train) // 10)
-    train = Images(train.images[order], train.labels[order])
-    return train.take(slice(keep)), train.take(slice(keep, None)), test
 
 
 def accuracies(model: fa_cnnf.CNNF, data: Images, batch: int = 500) -> dict[str, float]:
@@ -107,16 +95,11 @@ def write(
     Returns:
         What config.json holds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "model.safetensors"
     weights = {k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(weights, file)
-    file.chmod(0o644)  # safetensors makes it private; a package is for everybody
     settings = recipe.settings
     # The strategy cnnf works at the net's own site: naming a pivot saves the search for one.
     refine = {"strategy": "cnnf", "pivots": ["input"], "options": {"steps": settings.steps}}
     config = {
-        "format": 1,
         "name": recipe.name,
         "summary": recipe.summary,
         "architecture": {
@@ -126,20 +109,13 @@ def write(
         },
         "outputs": {"output": {"kind": "multiclass", "labels": list(SOURCES[recipe.data].CLASSES)}},
         "transform": None,
-        "weights": {
-            "file": file.name,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            "dtype": "float16",
-        },
         "refine": refine,
         "data": {"source": recipe.data, "citation": CITATIONS[recipe.data]},
         "training": {"recipe": recipe.script, **dataclasses.asdict(settings), **training},
         "metrics": scores,
         "license": LICENSES[recipe.data],
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (folder / "card.md").write_text(_card(recipe, config), encoding="utf-8")
-    return config
+    return write_folder(folder, config, weights, dtype="float16", text=_card(recipe, config))
 
 
 def _card(recipe: Recipe, config: dict[str, Any]) -> str:
@@ -160,7 +136,7 @@ def _card(recipe: Recipe, config: dict[str, Any]) -> str:
         f"feedback from the logits to `{s.site}`, T = {s.steps}, eta = {s.step_size:g}, "
         f"reconstruction weight {s.mse_weight:g}"
         if s.steps
-        else "no feedback in training (the twin); run it at iteration 0"
+        else "a feedforward control: no feedback in training; run it at iteration 0"
     )
     options = f"--epochs {training['epochs']}"
     if "start" in training:
@@ -189,7 +165,8 @@ with seed 0) are the dev split and not trained on. No choice was made on test im
 ## Scores
 
 Clean accuracy in percent. "avg" is the mean of the logits of iterations 0 to {s.steps}.
-Accuracies under attack are in docs/cnnf.md: read that before you rely on any robustness.
+Accuracies under attack are in plugins/feedback-adapter-cnnf/docs/cnnf.md: read that before you
+rely on any robustness.
 
 | split | {columns} |
 | --- |{" --- |" * len(shown)}
@@ -237,7 +214,7 @@ def run(
     fabric = fabric_for(accelerator)
     if mode == "auto":
         mode = "graph" if fabric.device.type == "cuda" else "eager"
-    parts = [part.to(fabric.device) for part in read(recipe.data, data)]
+    parts = [part.to(fabric.device) for part in read_splits(recipe.data, data)]
     train, dev, test = [part.take(slice(limit)) if limit else part for part in parts]
     model = build(recipe.settings).to(fabric.device)
     stepper = Stepper(model, train, recipe.settings, mode)

@@ -1,17 +1,18 @@
-"""Rows of docs/results/cnnf-robustness.json: the attack suite and the controls, on a CPU.
+"""Rows of the plugin's results/robustness.json: the attack suite and the controls, on a CPU.
 
-    python benchmarks/cnnf_robustness.py suite --seed 1 --images 50
-    python benchmarks/cnnf_robustness.py eps --seed 3 --images 50
-    python benchmarks/cnnf_robustness.py queries --seed 1 --images 20
-    python benchmarks/cnnf_robustness.py controls --seed 1 --images 50
-    python benchmarks/cnnf_robustness.py noise --nets cifar10 --data CIFAR --images 1000
+    python plugins/feedback-adapter-cnnf/benchmarks/robustness.py suite --seed 1 --images 50
+    python plugins/feedback-adapter-cnnf/benchmarks/robustness.py noise --nets cifar10 --data CIFAR
 
-`suite`: every attack that uses gradients, one after the other, at the eps of training. `eps`:
-PGD-40 at four eps and all iterations. `queries`: SPSA and Square. `controls`: the same weights
-with another decoder. `noise`: no attack, and Gaussian noise, the nets that weren't attacked in
-training, too. `--nets` says which twins. Seed 1 is the zoo's; for others give `--weights FOLDER`
-with the folders NAME-sSEED that zoo/recipes/fashion_cnnf.py writes. Rows of the same run are
-replaced, all others are kept.
+The argument says which part of the table is measured:
+
+- `suite`: every attack that uses gradients, one after the other, at the eps of training;
+- `eps`: PGD-40 at four eps and all iterations;
+- `queries`: SPSA and Square, which only ask for predictions;
+- `controls`: the same weights with another decoder;
+- `noise`: no attack, and Gaussian noise, also for the nets that weren't attacked in training.
+
+Seed 1 is the zoo's; for others give `--weights FOLDER` with the folders NAME-sSEED that
+recipes/fashion_cnnf.py writes. Rows of the same run are replaced, all others are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,25 +29,25 @@ import typer
 from torch import Tensor
 
 import fa_cnnf
-from fa_cnnf.attack import Budget, attack
 from fa_cnnf.attacks import Objective, pgd
+from fa_cnnf.attacks.suite import Budget, attack
 from fa_cnnf.checkpoints import build
-from fa_cnnf.images import read, to_input
-from fa_cnnf.loop import CNNF
+from fa_cnnf.data import read, to_input
+from fa_cnnf.loops import CNNF
 from feedback_adapter.checkpoint import find, read_config
 
-RESULTS = Path("docs/results/cnnf-robustness.json")
+RESULTS = Path(__file__).parents[1] / "results" / "robustness.json"
 GRADIENTS = ("pgd", "apgd-ce", "apgd-t", "bpda", "all-iterates", "first-pass", "cut")
 NOISE = (0.1, 0.2)
 """Standard deviations in [0, 1] units."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Twins:
-    """A net with feedback and its twin without, trained adversarially.
+class Pair:
+    """A net with feedback and its feedforward control, both trained adversarially.
 
     Args:
-        net: Name of the checkpoint with feedback; its twin's has `cnn` for `cnnf`.
+        net: Name of the checkpoint with feedback; its control's has `cnn` for `cnnf`.
         eps: Largest change of a pixel in training.
         others: Every eps that the net is attacked with.
     """
@@ -56,34 +57,35 @@ class Twins:
     others: tuple[float, ...]
 
     @property
-    def twin(self) -> str:
+    def control(self) -> str:
+        """Name of the checkpoint without feedback."""
         return self.net.replace("cnnf", "cnn")
 
 
-TWINS = {
-    "fashion": Twins("fashion-cnnf-adversarial", 0.1, (0.025, 0.05, 0.1, 0.2)),
-    "cifar10": Twins(
-        "cifar10-wrn-cnnf-adversarial", 8 / 255, (2 / 255, 4 / 255, 8 / 255, 16 / 255)
-    ),
+PAIRS = {
+    "fashion": Pair("fashion-cnnf-adversarial", 0.1, (0.025, 0.05, 0.1, 0.2)),
+    "cifar10": Pair("cifar10-wrn-cnnf-adversarial", 8 / 255, (2 / 255, 4 / 255, 8 / 255, 16 / 255)),
 }
-app = typer.Typer()
-Nets = Annotated[str, typer.Option(help=f"One of {', '.join(TWINS)}.")]
-Data = Annotated[Path | None, typer.Option(help="Folder of the images; Fashion's is known.")]
-Seed = Annotated[int, typer.Option(help="Of training, and of the attacks.")]
-Images = Annotated[int, typer.Option(min=1, help="The first so many of the test split.")]
-Weights = Annotated[Path | None, typer.Option(help="Folder of other seeds' checkpoints.")]
-Out = Annotated[Path, typer.Option("--json", help="Where rows go.")]
 
 
 class Run:
     """What is attacked, and the rows, which are written as they come."""
 
     def __init__(
-        self, nets: str, data: Path | None, images: int, seed: int, weights: Path | None, out: Path
+        self,
+        nets: str,
+        data: Path | None,
+        images: int,
+        seed: int,
+        weights: Path | None,
+        out: Path,
+        clean: int = 0,
     ) -> None:
-        self.twins, self.seed, self.weights, self.path = TWINS[nets], seed, weights, out
+        self.pair, self.seed, self.weights, self.path = PAIRS[nets], seed, weights, out
+        self.images = images
         pixels, labels = read(nets, data)
-        self.x, self.y = to_input(pixels[:images]), labels[:images]
+        count = max(images, clean)
+        self.x, self.y = to_input(pixels[:count]), labels[:count]
         self.begun = time.perf_counter()
 
     def model(self, name: str) -> CNNF:
@@ -94,7 +96,7 @@ class Run:
 
     def steps(self) -> int:
         """T in training."""
-        return self.model(self.twins.net).steps
+        return self.model(self.pair.net).steps
 
     def attack(self, name: str, eps: Sequence[float], **options: Any) -> None:
         """Attack one net and write its rows."""
@@ -113,62 +115,42 @@ class Run:
         print(round(time.perf_counter() - self.begun), "s", new, flush=True)
 
 
-@app.command()
-def suite(
-    nets: Nets = "fashion", data: Data = None, seed: Seed = 1, images: Images = 50,
-    weights: Weights = None, out: Out = RESULTS,
-) -> None:  # fmt: skip
-    """Every attack that uses gradients, and transfer from the twin, at the eps of training."""
-    run = Run(nets, data, images, seed, weights, out)
-    net, twin = run.twins.net, run.twins.twin
+def suite(run: Run) -> None:
+    """Every attack that uses gradients, and transfer from the other net, at training's eps."""
+    net, control = run.pair.net, run.pair.control
     readouts = ["0", str(run.steps()), "avg"]
-    for name, other, own in ((twin, net, ["0"]), (net, twin, readouts)):
+    for name, other, own in ((control, net, ["0"]), (net, control, readouts)):
         run.attack(
-            name, [run.twins.eps], readouts=own, kinds=GRADIENTS, source=run.model(other),
+            name, [run.pair.eps], readouts=own, kinds=GRADIENTS, source=run.model(other),
             budget=Budget(steps=40, targets=3),
         )  # fmt: skip
 
 
-@app.command()
-def eps(
-    nets: Nets = "fashion", data: Data = None, seed: Seed = 3, images: Images = 50,
-    weights: Weights = None, out: Out = RESULTS,
-) -> None:  # fmt: skip
+def eps(run: Run) -> None:
     """PGD-40 at four eps and all iterations."""
-    run = Run(nets, data, images, seed, weights, out)
     for name, readouts in (
-        (run.twins.twin, ["0"]),
-        (run.twins.net, ["0", "1", "2", "avg", "5", "10"]),
+        (run.pair.control, ["0"]),
+        (run.pair.net, ["0", "1", "2", "avg", "5", "10"]),
     ):
         for readout in readouts:
             run.attack(
-                name, run.twins.others, readouts=[readout], kinds=["pgd"], budget=Budget(steps=40)
+                name, run.pair.others, readouts=[readout], kinds=["pgd"], budget=Budget(steps=40)
             )
 
 
-@app.command()
-def queries(
-    nets: Nets = "fashion", data: Data = None, seed: Seed = 1, images: Images = 20,
-    weights: Weights = None, out: Out = RESULTS,
-) -> None:  # fmt: skip
+def queries(run: Run) -> None:
     """SPSA and Square, after PGD, at the eps of training."""
-    run = Run(nets, data, images, seed, weights, out)
-    for name, readouts in ((run.twins.twin, ["0"]), (run.twins.net, ["0", str(run.steps())])):
+    for name, readouts in ((run.pair.control, ["0"]), (run.pair.net, ["0", str(run.steps())])):
         run.attack(
-            name, [run.twins.eps], readouts=readouts, kinds=["spsa", "square", "pgd"], each=True,
+            name, [run.pair.eps], readouts=readouts, kinds=["spsa", "square", "pgd"], each=True,
             budget=Budget(steps=40, queries=5000, samples=32, spsa_steps=10),
         )  # fmt: skip
 
 
-@app.command()
-def noise(
-    nets: Nets = "fashion", data: Data = None, seed: Seed = 1, images: Images = 300,
-    weights: Weights = None, out: Out = RESULTS,
-) -> None:  # fmt: skip
+def noise(run: Run) -> None:
     """No attack, and Gaussian noise, at all iterations; both kinds of training."""
-    run = Run(nets, data, images, seed, weights, out)
-    normal = torch.randn(run.x.shape, generator=torch.Generator().manual_seed(seed))
-    for adversarial in (run.twins.net, run.twins.twin):
+    normal = torch.randn(run.x.shape, generator=torch.Generator().manual_seed(run.seed))
+    for adversarial in (run.pair.net, run.pair.control):
         for name in (adversarial, adversarial.removesuffix("-adversarial")):
             model = run.model(name)
             for deviation in (0.0, *NOISE):
@@ -176,7 +158,7 @@ def noise(
                 what = {"attack": "gaussian" if deviation else "none", "eps": deviation}
                 for iteration, right in hits(model, x, run.y).items():
                     last = "avg" if iteration is None else "last"
-                    found = {"accuracy": percent(right), "images": images, "seed": seed}
+                    found = {"accuracy": percent(right), "images": len(run.x), "seed": run.seed}
                     run.add(name, {"readout": last, "iteration": iteration, **what, **found})
 
 
@@ -193,19 +175,14 @@ def hits(model: CNNF, x: Tensor, y: Tensor) -> dict[int | None, Tensor]:
     return found
 
 
-@app.command()
-def controls(
-    nets: Nets = "fashion", data: Data = None, seed: Seed = 1, images: Images = 50,
-    weights: Weights = None, out: Out = RESULTS,
-) -> None:  # fmt: skip
+def controls(run: Run) -> None:
     """The net with a random decoder, and with one whole step to the reconstruction."""
-    run = Run(nets, data, max(images, 500), seed, weights, out)
-    net = run.twins.net
+    net = run.pair.net
     model = run.model(net).requires_grad_(False)
     how = read_config(find(net))["architecture"]
     fresh = build(how["model"], how["kwargs"]).requires_grad_(False)
-    x, y = run.x[:images], run.y[:images]
-    start = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    x, y = run.x[: run.images], run.y[: run.images]
+    start = torch.rand(x.shape, generator=torch.Generator().manual_seed(run.seed)) * 2 - 1
     cases = {
         "one-shot decoder": lambda images: unroll(model, model, images, 1, 1.0),
         "random decoder": lambda images: unroll(model, fresh, images, model.steps, model.step_size),
@@ -213,7 +190,7 @@ def controls(
     }
     for name, logits in cases.items():
         t = 1 if name == "one-shot decoder" else model.steps
-        case = {"readout": "last", "iteration": t, "seed": seed}
+        case = {"readout": "last", "iteration": t, "seed": run.seed}
         with torch.no_grad():
             right = torch.cat(
                 [
@@ -224,11 +201,11 @@ def controls(
         clean = {"attack": "none", "eps": 0.0, "accuracy": percent(right), "images": len(right)}
         run.add(f"{net}, {name}", {**case, **clean})
         objective = Objective(lambda images, logits=logits: logits(images)[None], y)
-        adv = pgd(objective, x, start, 2 * run.twins.eps, 40)
+        adv = pgd(objective, x, start, 2 * run.pair.eps, 40)
         with torch.no_grad():
             right = logits(adv).argmax(-1) == y
-        worst = {"attack": "pgd40", "eps": run.twins.eps, "accuracy": percent(right)}
-        run.add(f"{net}, {name}", {**case, **worst, "images": images})
+        worst = {"attack": "pgd40", "eps": run.pair.eps, "accuracy": percent(right)}
+        run.add(f"{net}, {name}", {**case, **worst, "images": run.images})
 
 
 def unroll(model: CNNF, decoder: CNNF, x: Tensor, steps: int, step_size: float) -> Tensor:
@@ -259,5 +236,55 @@ def percent(right: Tensor) -> float:
     return round(100 * float(right.double().mean()), 2)
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of the table, and what it is measured on unless told otherwise.
+
+    Args:
+        measure: Measures it and writes the rows.
+        images: The first so many images of the test split.
+        seed: Of training, and of the attacks.
+        clean: At least so many images without an attack.
+    """
+
+    measure: Callable[[Run], None]
+    images: int
+    seed: int = 1
+    clean: int = 0
+
+
+PARTS = {
+    "suite": Part(suite, 50),
+    "eps": Part(eps, 50, seed=3),
+    "queries": Part(queries, 20),
+    "controls": Part(controls, 50, clean=500),
+    "noise": Part(noise, 300),
+}
+
+
+def main(
+    part: Annotated[str, typer.Argument(help=f"One of {', '.join(PARTS)}.")],
+    nets: Annotated[str, typer.Option(help=f"One of {', '.join(PAIRS)}.")] = "fashion",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the images. [default: Debian's of Fashion-MNIST]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of training, and of the attacks.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="The first so many of the test split.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of other seeds' checkpoints.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--json", help="Where rows go.")] = RESULTS,
+) -> None:
+    """Measure a part of the table."""
+    for name, given, possible in (("PART", part, PARTS), ("--nets", nets, PAIRS)):
+        if given not in possible:
+            raise typer.BadParameter(f"{name} {given!r} is none of {', '.join(possible)}.")
+    chosen = PARTS[part]
+    seed = chosen.seed if seed is None else seed
+    chosen.measure(Run(nets, data, images or chosen.images, seed, weights, out, chosen.clean))
+
+
 if __name__ == "__main__":
-    app()
+    typer.run(main)

@@ -1,6 +1,6 @@
 """The picture of docs/cnnf.md: feedback at the site, and predictions, over iterations.
 
-    python benchmarks/cnnf_picture.py --out docs/images/cnnf-iterations.png
+    python benchmarks/picture.py --out docs/images/cnnf-iterations.png  # in the plugin's folder
 
 The rows are the first test images of their kind: right at iterations 0 and 2, corrected by 2,
 spoiled by 2, wrong at both. Features and feedback are means over channels.
@@ -17,8 +17,7 @@ import typer
 from torch import Tensor
 
 import fa_cnnf
-from fa_cnnf import fashion_mnist
-from fa_cnnf.images import to_input
+from fa_cnnf.data import fashion_mnist, to_input
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

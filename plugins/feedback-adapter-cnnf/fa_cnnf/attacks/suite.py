@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fa_cnnf.attacks import Objective, apgd, apgd_targeted, pgd, spsa, square
-from fa_cnnf.loop import CNNF
+from fa_cnnf.loops import CNNF
 from feedback_adapter.errors import OptionsError
 
 __all__ = ["KINDS", "Budget", "Row", "attack", "views_of"]
@@ -79,7 +79,7 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One accuracy, as docs/results/cnnf-robustness.json has it.
+    """One accuracy, as plugins/feedback-adapter-cnnf/results/robustness.json has it.
 
     Args:
         readout: `"last"` or `"avg"`.

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnf_training import Images
-from fa_cnnf.images import to_input
+from fa_cnnf.data import Images, to_input
 from fa_cnnf.nets import SmallResNet
 
 

@@ -1,10 +1,10 @@
 """Evidence at the top of the generative pass, against masking the softmax.
 
-    python benchmarks/cnnf_evidence.py --json docs/results/cnnf-evidence.json
+    python benchmarks/evidence.py --json results/evidence.json  # in the plugin's folder
 
 Fashion-MNIST, strategy `cnnf`: the coarse class is known (shoes, tops, trousers, bag), or three
-of the wrong classes are known to be absent. Accuracy of the plain net, of the plain net with the
-softmax masked to what is possible, and the same after feedback, with and without the evidence.
+of the wrong classes are known to be absent. Accuracy of the unrefined net, of it with the softmax
+masked to what is possible, and the same after feedback, with and without the evidence.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from torch import Tensor
 
 import fa_cnnf
 import feedback_adapter as fa
-from fa_cnnf import fashion_mnist
-from fa_cnnf.images import to_input
+from fa_cnnf.data import fashion_mnist, to_input
 
 GROUPS = {
     "shoes": ["sandal", "sneaker", "ankle-boot"],
@@ -76,9 +75,9 @@ def main(
                     told = trace["output"]
                     with torch.no_grad():
                         untold = adapter.model.unroll(part, steps).logits
-                    for label, logits in (("plain", untold[:1]), ("feedback", untold[1:]),
+                    for label, logits in (("unrefined", untold[:1]), ("feedback", untold[1:]),
                                           ("feedback with evidence", told[1:])):  # fmt: skip
-                        for t, o in enumerate(logits, 0 if label == "plain" else 1):
+                        for t, o in enumerate(logits, 0 if label == "unrefined" else 1):
                             for masked in (False, True):
                                 z = o.masked_fill(~allowed, -torch.inf) if masked else o
                                 key = f"{label}|{t}|{masked}"

@@ -1,7 +1,7 @@
 """Our attacks beside those of AutoAttack's authors, on the same images, eps and budgets.
 
     pip install './plugins/feedback-adapter-cnnf[attack]'
-    python benchmarks/cnnf_attack_check.py --images 50
+    python plugins/feedback-adapter-cnnf/benchmarks/attack_check.py --images 50
 
 Each attack alone on all images: accuracy it leaves, ours and that of `pyautoattack`, and on how
 many images the two disagree. Starts are random and differ, so a few images may. Our PGD has no
@@ -20,11 +20,10 @@ import typer
 from torch import Tensor
 
 import fa_cnnf
-from fa_cnnf import fashion_mnist
-from fa_cnnf.attack import views_of
 from fa_cnnf.attacks import Objective, apgd, apgd_targeted, pgd, square
-from fa_cnnf.images import to_input
-from fa_cnnf.loop import CNNF
+from fa_cnnf.attacks.suite import views_of
+from fa_cnnf.data import fashion_mnist, to_input
+from fa_cnnf.loops import CNNF
 
 NETS = ("fashion-cnn-adversarial:0", "fashion-cnnf-adversarial:1")
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fa_cnnf.layers import Layer
-from fa_cnnf.state import State
+from fa_cnnf.layers.base import Layer
+from fa_cnnf.layers.state import State
 
 __all__ = ["Chain", "Fork"]
 

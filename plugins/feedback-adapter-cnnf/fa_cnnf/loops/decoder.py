@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fa_cnnf.errors import DecoderError
-from fa_cnnf.loop import Loop, Unroll
+from fa_cnnf.loops.base import Loop, Unroll
 from feedback_adapter.errors import OptionsError
 from feedback_adapter.sites import Inputs, Site, Tail, frozen
 

@@ -197,7 +197,8 @@ def write_folder(
     error or a kill at any instant leaves a checkpoint that was there as it was.
 
     Args:
-        folder: New or empty, or one that holds a checkpoint, which is replaced.
+        folder: New or empty, or one that holds a checkpoint, which is replaced. Folders in it
+            (such as the state of a training run) stay as they are.
         config: What config.json shall hold, without `"format"`, `"weights"` and `"priors"`,
             which are added here.
         tensors: The weights, contiguous, sharing no memory.
@@ -239,7 +240,8 @@ def write_folder(
 def _check_free(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file: give a new or empty folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+    others = folder.is_dir() and any(path.is_file() for path in folder.iterdir())
+    if others and not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} holds other files: give a new or empty folder.")
 
 
@@ -280,12 +282,12 @@ def _files_of(folder: Path) -> dict[str, str]:
 def _move_in(staging: Path, folder: Path) -> None:
     for path in staging.iterdir():
         _flush(path)
-    if not (folder / CONFIG).is_file():
+    if not folder.is_dir() or not any(folder.iterdir()):
         staging.replace(folder)  # also over an empty folder
         return
     try:
         old = json.loads((folder / CONFIG).read_text("utf-8"))
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         old = None
     names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == CONFIG)
     for name in names:

@@ -14,7 +14,11 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
     """The strategy of this plugin."""
     return [
         StrategySpec(
-            "cnnf", CNNFStrategy, CNNFOptions, "feedback generates from what is known (CNN-F)"
+            "cnnf",
+            CNNFStrategy,
+            CNNFOptions,
+            "feedback generates from what is known (CNN-F)",
+            uses="trained",
         )
     ]
 

@@ -23,6 +23,7 @@ from feedback_adapter.hookspecs import (
 )
 from feedback_adapter.outputs import Output, Outputs
 from feedback_adapter.pivot_search import Choice, choose_pivots
+from feedback_adapter.prepared import Prepared
 from feedback_adapter.pretrained import pretrained
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Change, Refinement
@@ -71,6 +72,7 @@ __all__ = [
     "Output",
     "Outputs",
     "PosteriorOptions",
+    "Prepared",
     "Problem",
     "Refinement",
     "Reliability",

@@ -23,6 +23,7 @@ from feedback_adapter.errors import (
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Output, Outputs, read
 from feedback_adapter.pivot_search import Choice, choose_pivots
+from feedback_adapter.prepared import Prepared, prepare
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, SiteInfo, discover, frozen, unwrapped
@@ -100,8 +101,39 @@ class Adapter:
             images: As for `refine`.
         """
         inputs = self._inputs(images)
+        if isinstance(images, Prepared):
+            return images.unrefined(self.read)
         with frozen(self.model), torch.no_grad():
             return self.read(inputs.run(self.model))
+
+    @torch.inference_mode(False)
+    def prepare(
+        self, images: Any, *, pivots: str | Site | Sequence[str | Site] | None = None
+    ) -> Prepared:
+        """Run the forward pass of a batch once, and keep what refinements need of it.
+
+        `refine` takes the result in place of the images, and then costs what follows the
+        first pivot only: with any evidence and strategy, as often as wanted, in any order, and
+        from several threads at once. The results are those of `refine(images, ...)`, bit for
+        bit. Where at least half of a batch has converged before its last step, the others go
+        on in a forward pass of their own (not with `patience=None`). A prepared batch is
+        refused once a parameter of the model has changed.
+
+        Args:
+            images: As for `refine`. They must not be written to as long as this is used.
+            pivots: As for `refine`, which may then use all of them, or some.
+
+        Returns:
+            The prepared batch; its `nbytes` says how much memory it holds.
+
+        Raises:
+            InputError: No image, NaN or inf in one, or another device than the model's.
+            SiteError: An unknown pivot.
+        """
+        inputs = self._inputs(images)
+        with frozen(self.model):
+            sites = self._pivots(inputs, pivots) if inputs.batch else ()
+        return prepare(self.model, inputs, sites)
 
     @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
     def refine(
@@ -118,7 +150,7 @@ class Adapter:
 
         Args:
             images: (batch, channels, height, width), as the model takes them; a tuple of
-                its arguments, or a dict of its keyword arguments.
+                its arguments, or a dict of its keyword arguments; or what `prepare` returned.
             evidence: What is known, e.g. `Labels({"dog": 1})`.
             strategy: Name of a strategy. By default, or with `"auto"`, the one that suits best
                 of those that take the options that are given: the checkpoint's own choice, if it
@@ -155,9 +187,13 @@ class Adapter:
         if inputs.batch == 0:
             return self._empty(inputs, bound, spec.name)
         with frozen(self.model):
-            problem = Problem(
-                self.model, inputs, bound, self._pivots(inputs, pivots), self.read, self.priors
-            )
+            prepared = images if isinstance(images, Prepared) else None
+            if prepared is not None and pivots is None:
+                sites = prepared.pivots
+            else:
+                sites = self._pivots(inputs, pivots)
+            recorded = None if prepared is None else prepared.from_pivots(sites)
+            problem = Problem(self.model, inputs, bound, sites, self.read, self.priors, recorded)
             result = spec.strategy(made).refine(problem)
         return dataclasses.replace(result, strategy=spec.name, images=self._pictures(inputs))
 
@@ -225,6 +261,9 @@ class Adapter:
     # ---- what refine needs ----
 
     def _inputs(self, images: Any) -> Inputs:
+        if isinstance(images, Prepared):
+            images.check(self.model)
+            return images.inputs
         inputs = Inputs.of(images)
         parameter = next(iter(self.model.parameters()), None)
         if parameter is None or parameter.is_meta:

@@ -8,9 +8,20 @@ from feedback_adapter.sites.frozen import frozen
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site, SiteInfo
 from feedback_adapter.sites.tail import Edit, Tail
-from feedback_adapter.sites.torch_patches import unwrapped
+from feedback_adapter.sites.torch_patches import unwrapped, weights_of
 
-__all__ = ["INPUT", "Edit", "Inputs", "Site", "SiteInfo", "Tail", "discover", "frozen", "unwrapped"]
+__all__ = [
+    "INPUT",
+    "Edit",
+    "Inputs",
+    "Site",
+    "SiteInfo",
+    "Tail",
+    "discover",
+    "frozen",
+    "unwrapped",
+    "weights_of",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from feedback_adapter.sites.inputs import Inputs
-from feedback_adapter.sites.recording import record
+from feedback_adapter.sites.recorder import record
 from feedback_adapter.sites.site import INPUT, SiteInfo, layout_of
 
 __all__ = ["discover"]

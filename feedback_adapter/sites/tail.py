@@ -8,7 +8,7 @@ any Python control flow and costs what a model cut by hand costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from feedback_adapter.errors import SiteError, did_you_mean
 from feedback_adapter.sites.inputs import Inputs
-from feedback_adapter.sites.intercept import intercept, plain_call
-from feedback_adapter.sites.nested import map_tensors, named_tensors, replace_tensor
-from feedback_adapter.sites.recording import Call, Recording, record
+from feedback_adapter.sites.intercept import intercept
+from feedback_adapter.sites.nested import named_tensors
+from feedback_adapter.sites.recorder import record
+from feedback_adapter.sites.recording import Call, Recording
+from feedback_adapter.sites.replay import Edit, Replay
 from feedback_adapter.sites.saved import SavedTensor
 from feedback_adapter.sites.site import INPUT, Site
 
 __all__ = ["Edit", "Tail"]
-
-Edit = Callable[[Tensor], Tensor]
-"""Makes the activation to go on with from the one that arrives at a pivot."""
 
 
 class Tail:
@@ -38,6 +37,7 @@ class Tail:
         pivots: The pivots in the order in which the model computes them, with what arrived
             at each.
         given: Activations that replace what the model computes at other sites.
+        shared: Whether other tails read the same recording.
     """
 
     def __init__(
@@ -47,9 +47,11 @@ class Tail:
         recording: Recording,
         pivots: Mapping[Site, SavedTensor],
         given: Mapping[Site, Tensor],
+        *,
+        shared: bool = False,
     ) -> None:
         self._model, self._inputs, self._recording = model, inputs, recording
-        self._saved, self._given = dict(pivots), dict(given)
+        self._saved, self._given, self._shared = dict(pivots), dict(given), shared
 
     @classmethod
     def record(
@@ -77,6 +79,41 @@ class Tail:
         replaced = {Site.of(name): tensor for name, tensor in (given or {}).items()}
         return _record(model, inputs, [Site.of(p) for p in pivots], replaced, keep_all=False)
 
+    def at(self, pivots: Sequence[Site | str], given: Mapping[str, Tensor] | None = None) -> Tail:
+        """The tail from some of these pivots on; this one stays what it is.
+
+        It reads the same recording where it begins at the same pivot. Otherwise one run of
+        this tail is recorded, from its first pivot on, and nothing before it.
+
+        Args:
+            pivots: Some of `pivots`, or their names.
+            given: Activations that replace what the model computes at the others, by name.
+
+        Raises:
+            SiteError: A pivot isn't one of this tail's.
+        """
+        wanted = [Site.of(pivot) for pivot in pivots]
+        replaced = {Site.of(name): tensor for name, tensor in (given or {}).items()}
+        for site in (*wanted, *replaced):
+            if site not in self._saved:
+                names = [pivot.name for pivot in self.pivots]
+                raise SiteError(f"{site.name!r} isn't a pivot of this tail: {names} are.")
+        first = self._recording.first
+        begins = [_INPUT, *([site for _, site in first.pivots] if first else [])]
+        if not replaced and any(site in begins for site in wanted):
+            saved = {site: saved for site, saved in self._saved.items() if site in wanted}
+            return Tail(self._model, self._inputs, self._recording, saved, self._given, shared=True)
+        return _record(
+            self._model, self._inputs, wanted, {**self._given, **replaced},
+            keep_all=self._recording.keep_all,
+            through=None if _INPUT in replaced else self._recording,
+        )  # fmt: skip
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept for replays and of what the model returned."""
+        return self._recording.nbytes
+
     @property
     def value(self) -> Any:
         """What the model returned in the recorded pass."""
@@ -93,8 +130,9 @@ class Tail:
         return tuple(saved.value() for saved in self._saved.values())
 
     def forget_first(self) -> None:
-        """Drop the first pivot's activation: from now on its edit gets NaN to start from."""
-        self._saved[self.pivots[0]].tensor = None
+        """Drop the first pivot's activation, unless others need it: its edit may get NaN now."""
+        if not self._shared:
+            self._saved[self.pivots[0]].tensor = None
 
     def run(self, edits: Sequence[Edit], *, check: bool = False) -> Any:
         """Run the tail with each pivot's activation edited.
@@ -111,10 +149,7 @@ class Tail:
             SiteError: The model took another path than in the recorded pass, or `check`
                 found another result.
         """
-        edited = dict(zip(self.pivots, edits, strict=True))
-        value = _Replay(self._recording, edited, self._saved.get(_INPUT)).run(
-            self._model, self._inputs
-        )
+        value = self._replay(dict(zip(self.pivots, edits, strict=True)))
         if check and not _same(value, self.value):
             if self._recording.keep_all:
                 raise SiteError(
@@ -127,6 +162,14 @@ class Tail:
             return self.run(edits, check=True)
         return value
 
+    def _replay(self, edits: Mapping[Site, Edit]) -> Any:
+        inputs = self._inputs.copy() if self._recording.copies_inputs else self._inputs
+        if _INPUT in edits:
+            image = edits[_INPUT](self._saved[_INPUT].value())
+            inputs = inputs.replace(image.clone())  # a model may modify its input in place
+        with intercept(Replay(self._recording, edits, from_start=_INPUT in edits).handle):
+            return self._model(*inputs.args, **inputs.kwargs)
+
 
 def _record(
     model: nn.Module,
@@ -135,10 +178,13 @@ def _record(
     given: Mapping[Site, Tensor],
     *,
     keep_all: bool,
+    through: Recording | None = None,
 ) -> Tail:
     if _INPUT in given:
         inputs = inputs.replace(given[_INPUT])
-    recording = record(model, inputs, pivots=pivots, given=given, keep_all=keep_all)
+    recording = record(
+        model, inputs, pivots=pivots, given=given, keep_all=keep_all, through=through
+    )
     saved = dict(recording.activations)
     if _INPUT in pivots:
         saved = {_INPUT: SavedTensor(inputs.images, strong=True), **saved}
@@ -154,66 +200,6 @@ def _record(
 
 
 _INPUT = Site(INPUT)
-
-
-class _Replay:
-    """Answers the module calls of one run."""
-
-    def __init__(
-        self, recording: Recording, edits: Mapping[Site, Edit], image: SavedTensor | None
-    ) -> None:
-        self._edits, self._image = edits, image
-        self._first = recording.first if image is None else None
-        self._copies = recording.copies_inputs
-        self._frame = Call(recording.root.module, "", -1, None)
-        self._frame.children = [recording.root]
-        self._next = 0
-
-    def run(self, model: nn.Module, inputs: Inputs) -> Any:
-        """Call the model."""
-        if self._copies:
-            inputs = inputs.copy()
-        if self._image is not None:
-            image = self._edits[_INPUT](self._image.value())
-            inputs = inputs.replace(image.clone())  # a model may modify its input in place
-        with intercept(self._call):
-            return model(*inputs.args, **inputs.kwargs)
-
-    def _call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        frame, position = self._frame, self._next
-        self._next += 1
-        call = frame.children[position] if position < len(frame.children) else None
-        if call is None or call.module is not module:
-            raise SiteError(
-                f"The model took another path than in the recorded pass: inside {frame.path!r}, "
-                f"call {position} went to {type(module).__name__}. Choose a later pivot."
-            )
-        first = self._first
-        if call is first:
-            pivots = dict(call.pivots)
-            return map_tensors(
-                call.value,
-                lambda name, saved: self._inject(saved, pivots.get(name)),
-                leaf=SavedTensor,
-            )
-        if not call.contains_pivot and first is not None and call.end < first.end:
-            return map_tensors(call.value, lambda _, saved: saved.give(), leaf=SavedTensor)
-        if call.contains_pivot:
-            self._frame, self._next = call, 0
-            value = plain_call(module, args, kwargs, self._call)
-            self._frame, self._next = frame, position + 1
-        else:
-            value = plain_call(module, args, kwargs, None)
-        for selector, site in call.pivots:
-            tensor = dict(named_tensors(value))[selector]
-            value = replace_tensor(value, selector, self._edits[site](tensor))
-        return value
-
-    def _inject(self, saved: SavedTensor, site: Site | None) -> Tensor:
-        if site is None:
-            return saved.give()
-        tensor = self._edits[site](saved.value())
-        return tensor.clone() if saved.copied else tensor
 
 
 def _same(value: Any, recorded: Any) -> bool:

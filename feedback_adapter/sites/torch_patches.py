@@ -21,12 +21,21 @@ from torch._dynamo import eval_frame
 from torch.nn import attention, functional
 from torch.utils import checkpoint
 
-__all__ = ["PRIVATE_NAMES", "Change", "shortcuts_off", "storage_of", "unwrapped", "watching"]
+__all__ = [
+    "PRIVATE_NAMES",
+    "Change",
+    "shortcuts_off",
+    "storage_of",
+    "unwrapped",
+    "watching",
+    "weights_of",
+]
 
 PRIVATE_NAMES = (
     "torch._dynamo.eval_frame.DynamoStance",
     "torch._dynamo.eval_frame.OptimizedModule",
     "torch._dynamo.eval_frame._stance",
+    "torch.Tensor._version",
     "torch._ops.OpOverload._overloadpacket",
     "torch._ops.OpOverload._schema",
     "torch.UntypedStorage._cdata",
@@ -78,6 +87,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def storage_of(tensor: Tensor) -> int:
     """What tells the memory behind one tensor from that behind another."""
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+def weights_of(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """What changes as soon as a parameter is written to or moved, by the parameter's name."""
+    return {
+        name: (parameter.data_ptr(), parameter._version)
+        for name, parameter in model.named_parameters()
+    }
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -68,6 +68,7 @@ class Problem:
         pivots: Where pivots sit, at least one site.
         read: Makes `Outputs` of what the model returns.
         priors: Label statistics of a training set, by output, where the user has them.
+        recorded: A forward pass that was recorded before, with the pivots and maybe more.
     """
 
     model: nn.Module
@@ -76,17 +77,33 @@ class Problem:
     pivots: tuple[Site, ...]
     read: Callable[[Any], Outputs]
     priors: Mapping[str, LabelPrior] = dataclasses.field(default_factory=dict[str, LabelPrior])
+    recorded: Tail | None = None
 
     def tail(
         self, pivots: tuple[Site, ...] | None = None, given: Mapping[str, Tensor] | None = None
     ) -> Tail:
-        """Record one forward pass and return what follows the first pivot."""
+        """What follows the first pivot: from the pass that was recorded, or from a new one."""
+        if self.recorded is not None:
+            return self.recorded.at(pivots or self.pivots, given)
         return Tail.record(self.model, self.inputs, pivots or self.pivots, given)
+
+    def keep(self) -> Problem:
+        """The same problem with its forward pass recorded, so that no tail needs another."""
+        if self.recorded is not None:
+            return self
+        return dataclasses.replace(self, recorded=self.tail())
+
+    @torch.no_grad()
+    def unrefined(self) -> Outputs:
+        """What the model says of the images by itself."""
+        if self.recorded is None:
+            return self.read(self.inputs.run(self.model)).detach()
+        return self.read(self.recorded.value).detach()
 
     def take(self, rows: Tensor) -> Problem:
         """The same problem for some of the images, by index (k,)."""
         return dataclasses.replace(
-            self, inputs=self.inputs.take(rows), evidence=self.evidence.take(rows)
+            self, inputs=self.inputs.take(rows), evidence=self.evidence.take(rows), recorded=None
         )
 
 

@@ -62,10 +62,10 @@ class Layerwise(Strategy[LayerwiseOptions]):
         """Refine one batch. See `Strategy.refine`."""
         given: dict[str, Tensor] = {}
         log: Log | None = None
-        sites = list(problem.pivots)
+        sites = problem.pivots
         if len(sites) > 1:
-            order = problem.tail().pivots
-            sites.sort(key=lambda site: order.index(site))
+            problem = problem.keep()  # its tails are recorded one through the other
+            sites = problem.tail().pivots
         for site in sites:
             another = site is not sites[-1]
             descent = Descent(problem, self.options, (site,), given=given, decay=self.options.decay)

@@ -90,8 +90,7 @@ class Posterior(Strategy[PosteriorOptions]):
             first = Residual(options.feedback).refine(problem)
             before, after = first.outputs_before, first.outputs_after
         else:
-            with torch.no_grad():
-                before = problem.read(problem.inputs.run(problem.model)).detach()
+            before = problem.unrefined()
             after = before
         evidence = problem.evidence
         told = evidence.clamp(before)

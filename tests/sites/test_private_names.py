@@ -20,6 +20,7 @@ OWNERS = {  # what isn't a module or a class, but a thing made of one
     "torch.compile(torch.nn.Identity())": lambda: torch.compile(torch.nn.Identity()),
     "torch.nn.Module()": torch.nn.Module,
     "torch._ops.OpOverload": lambda: torch.ops.aten.add.Tensor,
+    "torch.Tensor": lambda: torch.zeros(1),
     "torch.UntypedStorage": lambda: torch.zeros(1).untyped_storage(),
 }
 

@@ -1,0 +1,132 @@
+"""A batch whose forward pass has been recorded once, for as many refinements as wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from feedback_adapter.errors import InputError, SiteError
+from feedback_adapter.outputs import Outputs
+from feedback_adapter.sites import Inputs, Site, Tail, frozen, weights_of
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Prepared:
+    """A batch and its recorded forward pass. Make it with `Adapter.prepare`.
+
+    It is only read, so that threads can share it. Nothing of it is on the model.
+
+    Args:
+        model: The model that ran.
+        inputs: The images and what else the model takes.
+        pivots: Where refinements can move activations.
+        tail: The recorded pass, from the first pivot on.
+        weights: What the model's parameters were then, by name.
+
+    Example:
+        >>> import timm, torch, feedback_adapter as fa
+        >>> model = timm.create_model("resnet18", num_classes=3)
+        >>> adapter = fa.wrap(model, labels=["cat", "dog", "sofa"])
+        >>> prepared = adapter.prepare(torch.randn(2, 3, 64, 64), pivots="layer4")
+        >>> prepared
+        Prepared(batch=2, pivots=['layer4'], 16.1 KiB)
+        >>> with_cat = adapter.refine(prepared, fa.Labels({"cat": 1}))
+        >>> without_dog = adapter.refine(prepared, fa.Labels({"dog": 0}))
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    pivots: tuple[Site, ...]
+    tail: Tail
+    weights: Mapping[str, tuple[int, int]]
+
+    @property
+    def batch(self) -> int:
+        """Number of images."""
+        return self.inputs.batch
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the activations and outputs that are kept, without the images themselves.
+
+        These are the pivots' activations and whatever else the tail reads of what was computed
+        before the first of them.
+        """
+        return self.tail.nbytes
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse another model, or other weights, than those that the batch was prepared with.
+
+        Raises:
+            InputError: It is another model, or a parameter was written to or moved since.
+        """
+        if model is not self.model:
+            raise InputError(
+                f"{self!r} was prepared by an adapter of another {type(self.model).__name__}: "
+                "call prepare(images) of the adapter that refines."
+            )
+        weights = weights_of(model)
+        changed = [name for name, now in weights.items() if self.weights.get(name) != now]
+        changed += [name for name in self.weights if name not in weights]
+        if changed:
+            raise InputError(
+                f"{self!r} was prepared with other weights: {changed[0]!r} (of {len(changed)} "
+                "parameters) has changed since. Call prepare(images) again."
+            )
+
+    def from_pivots(self, pivots: Sequence[Site]) -> Tail:
+        """The recorded pass, for a refinement at these pivots.
+
+        Args:
+            pivots: All or some of those that were prepared.
+
+        Raises:
+            SiteError: One wasn't prepared.
+        """
+        for site in pivots:
+            if site not in self.pivots:
+                names = [pivot.name for pivot in (*self.pivots, site)]
+                raise SiteError(
+                    f"{site.name!r} is not among the pivots of {self!r}. Call prepare(images, "
+                    f"pivots={names}), or leave pivots out."
+                )
+        return self.tail
+
+    def unrefined(self, read: Callable[[Any], Outputs]) -> Outputs:
+        """The unrefined model's outputs, in tensors of their own.
+
+        Args:
+            read: Makes `Outputs` of what the model returned.
+        """
+        found = read(self.tail.value)
+        return Outputs({name: value.clone() for name, value in found.items()}, found.specs)
+
+    def __repr__(self) -> str:
+        names = [site.name for site in self.pivots]
+        size = self.nbytes / 2**10
+        amount = f"{size:.1f} KiB" if size < 2**10 else f"{size / 2**10:.1f} MiB"
+        return f"Prepared(batch={self.batch}, pivots={names}, {amount})"
+
+
+def prepare(model: nn.Module, inputs: Inputs, pivots: Sequence[Site]) -> Prepared:
+    """Record one forward pass of a batch.
+
+    Args:
+        model: The model to run.
+        inputs: At least one image.
+        pivots: Where refinements will move activations.
+
+    Raises:
+        InputError: There is no image.
+        SiteError: There is no such pivot.
+    """
+    if inputs.batch == 0:
+        raise InputError("There is no image to prepare: the batch is empty.")
+    with frozen(model):
+        tail = Tail.record(model, inputs, pivots)
+    return Prepared(model, inputs, tuple(pivots), tail, weights_of(model))

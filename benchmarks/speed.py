@@ -61,6 +61,8 @@ class Cell:
         self.evidence = fa.Labels.from_tensors(target, known).bind(self.adapter.outputs, BATCH)
         self.tail = cut.tail(model, site)
         self.module = model.get_submodule(site)
+        kind = fa.LayerwiseOptions if strategy == "layerwise" else fa.ResidualOptions
+        self.whole = kind(steps=STEPS, step_size=STEP_SIZE, patience=None)
 
     def loss(self, logits: Tensor) -> Tensor:
         """What `Labels` computes."""
@@ -78,6 +80,25 @@ class Cell:
         descent.forget()
         stop = Stop(OPTIONS.tolerance, OPTIONS.patience)
         return lambda: iterate(descent, start, OPTIONS.steps, stop=stop, keep=OPTIONS.keep)
+
+    def of_prepared(self) -> dict[str, Callable[[], Callable[[], object]]]:
+        """Refining a prepared batch, and the steps of its tail alone, evaluated at the start."""
+        prepared = self.adapter.prepare(self.images, pivots=self.site)
+        told = fa.Labels.from_tensors(self.target, self.weight.bool())
+
+        def refine() -> object:
+            return self.adapter.refine(prepared, told, strategy=self.strategy, options=self.whole)
+
+        def alone() -> object:
+            problem = Problem(
+                self.model, prepared.inputs, self.evidence, prepared.pivots, self.adapter.read,
+                recorded=prepared.tail,
+            )  # fmt: skip
+            descent = Descent(problem, OPTIONS)
+            stop = Stop(OPTIONS.tolerance, OPTIONS.patience)
+            return iterate(descent, descent.init(), OPTIONS.steps, stop=stop, keep=OPTIONS.keep)
+
+        return {"refine": lambda: refine, "alone": lambda: alone}
 
     def limit(self) -> Callable[[], object]:
         with torch.no_grad():
@@ -189,6 +210,12 @@ def measure(cell: Cell, repeats: int, slow_repeats: int) -> dict:
             pair = ["ours", "limit"] if repeat % 2 else ["limit", "ours"]
             for name in [*pair, *(["hook", "notebook"] if repeat < slow_repeats else [])]:
                 times[name].append(seconds(ways[name]))
+        of_prepared = cell.of_prepared()
+        whole: list[float] = []
+        for repeat in range(repeats + 1):
+            order = ["refine", "alone"] if repeat % 2 else ["alone", "refine"]
+            taken = {name: seconds(of_prepared[name]) for name in order}
+            whole += [taken["refine"] / taken["alone"]] if repeat else []  # the first warms up
         memory = {name: peak(ways[name]) for name in ("ours", "limit")}
 
     def ratio(other: str) -> float:
@@ -200,6 +227,7 @@ def measure(cell: Cell, repeats: int, slow_repeats: int) -> dict:
         "model": cell.cut.model, "site": cell.site, "depth": 0.0, "strategy": cell.strategy,
         "ratio_to_limit": ratio("limit"), "ratio_to_hook": ratio("hook"),
         "ratio_to_notebook": ratio("notebook"),
+        "prepared_to_steps": round(statistics.median(whole), 4),
         "memory_ratio": round(memory["ours"] / memory["limit"], 4),
         "ms_per_image_and_iteration": round(1e3 * middle / STEPS / BATCH, 4),
         "image_size": cell.cut.size,
@@ -304,6 +332,7 @@ def main() -> None:
                 cell = Cell(cut, site, strategy, model, images)
                 row = measure(cell, options.repeats, options.slow_repeats)
                 cells.append(row | {"depth": round(depths[site], 3)})
+                print(f"prepared / its steps: {row['prepared_to_steps']:.3f}", flush=True)
                 print(summary(cells[-1:]).splitlines()[1], flush=True)
     print(summary(cells))
     order = [cut.model for cut in CUTS]

@@ -19,6 +19,8 @@ import typer
 from choose_pivots import BATCH, Half
 from torch import Tensor
 
+from feedback_adapter.batches import split
+
 STEPS = 10
 SIZES = {
     "map": (30.0, 100.0, 300.0, 600.0),
@@ -38,8 +40,8 @@ def gains(half: Half, activations: Tensor, kind: str, size: float) -> list[float
     """What mAP of the unknown half gains after 1, 2, ... steps."""
     model = half.adapter.model
     found: list[list[Tensor]] = [[] for _ in range(STEPS)]
-    for rows in torch.arange(len(activations)).split(BATCH):
-        z, truth = activations[rows], half.truth[rows][:, half.known]
+    for rows in split(len(activations), BATCH):
+        z, truth = activations[rows], half.truth[rows][:, half.known].float()
         shape = z.shape if kind == "map" else (*z.shape[:2], 1, 1)
         own = [torch.zeros(shape), torch.zeros(*z.shape[:2], 1, 1)]
         for step in range(STEPS):
@@ -53,8 +55,8 @@ def gains(half: Half, activations: Tensor, kind: str, size: float) -> list[float
             ]
             with torch.no_grad():
                 found[step].append(_tail(model, EDITS[kind](z, *own)))
-    plain = half.score(half.logits)
-    return [half.score(torch.cat(logits)) - plain for logits in found]
+    unrefined = half.score(half.logits)
+    return [half.score(torch.cat(logits)) - unrefined for logits in found]
 
 
 def _tail(model: torch.nn.Module, z: Tensor) -> Tensor:
@@ -65,13 +67,15 @@ def _tail(model: torch.nn.Module, z: Tensor) -> Tensor:
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with flickr8k.")],
-    cache: Annotated[Path, typer.Option(help="For activations.")] = Path("runs/cache"),
 ) -> None:
     """Measure and print a table."""
-    half = Half(data, cache, 6)
+    half = Half(data)
     model = half.adapter.model.requires_grad_(False)
     with torch.no_grad():
-        parts = [model.conv_head(model.start(x)) for x in half.start.split(BATCH)]
+        parts = [
+            model.conv_head(model.blocks(model.bn1(model.conv_stem(half.photos[rows]))))
+            for rows in split(len(half.photos), BATCH)
+        ]
     print("| pivot | best gain in mAP | step size x steps |\n| --- | --- | --- |")
     for kind, sizes in SIZES.items():
         tried = {size: gains(half, torch.cat(parts), kind, size) for size in sizes}

@@ -3,8 +3,7 @@
 On caption-words-lite0: half of the words may be known (all of them are given), the other half is
 scored (the partial-labels protocol). `choose_pivots` sees the known half only; the exhaustive
 search tries the same settings at every site and looks at the unknown half's mean average
-precision (mAP), which nobody could who doesn't know the answers. What comes before the first
-site is computed once, and the rest is wrapped as a model of its own (a tail is exact).
+precision (mAP), which nobody could who doesn't know the answers.
 
     python benchmarks/choose_pivots.py --data FOLDER    # with flickr8k in it
 
@@ -15,9 +14,10 @@ the run can go on where it was stopped.
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +25,11 @@ import torch
 import typer
 
 import feedback_adapter as fa
-from fa_evaluate.cached import Cached
 from fa_evaluate.metrics import mean_average_precision
+from fa_evaluate.passes import unrefined_logits
 from fa_evaluate.protocols.partial_labels import PartialLabels
+from fa_evaluate.request import Request
+from feedback_adapter.batches import split
 from feedback_adapter.pivot_search import Trial
 
 CHECKPOINT = "caption-words-lite0"
@@ -38,23 +40,28 @@ BATCH = 64
 
 
 class Half:
-    """A split with half of the words known, from the output of a block on."""
+    """A split with half of the words known.
 
-    def __init__(self, data: Path, cache: Path, block: int, split: str = "dev") -> None:
-        cached = Cached(CHECKPOINT, data, cache, block)
-        self.block = block
-        own = cached.split(split, start=True)
-        assert own.start is not None, "it was asked for"
-        self.adapter, self.start, self.truth = cached.tail, own.start, own.truth
+    Args:
+        data: Folder with flickr8k.
+        split: dev or test.
+        limit: The first so many photos only.
+    """
+
+    def __init__(self, data: Path, split: str = "dev", limit: int | None = None) -> None:
+        request = Request.of(CHECKPOINT, data / "flickr8k", split=split, limit=limit)
+        labelled = request.labelled()
+        self.adapter, self.photos = request.adapter, request.photos(labelled)
+        self.truth = torch.from_numpy(labelled.targets)
         protocol = PartialLabels(known=[100])
         labels = self.truth.shape[1]
         self.unknown = protocol.halves(labels)[1]
         self.known = torch.from_numpy(next(iter(protocol.masks(labels, 100))))
-        self.logits = own.logits
 
-    def name(self, site: str) -> str:
-        """A site's name in the tail."""
-        return "start" if site == f"blocks.{self.block}" else site.replace("s.", "")
+    @functools.cached_property
+    def logits(self) -> torch.Tensor:
+        """(N, labels), the unrefined model's."""
+        return torch.from_numpy(unrefined_logits(self.adapter, self.photos))
 
     def evidence(self, rows: torch.Tensor) -> fa.Evidence:
         return fa.Labels.from_tensors(self.truth[rows], self.known)
@@ -63,35 +70,38 @@ class Half:
         truth = self.truth[: len(logits), self.unknown].numpy() > 0
         return mean_average_precision(logits[:, self.unknown].numpy(), truth)
 
-    def gains(self, site: str, size: float, images: int) -> list[float]:
-        """What mAP gains after 1, 2, ... steps, on the first images."""
-        traces = []
-        for rows in torch.arange(images).split(BATCH):
-            result = self.adapter.refine(
-                self.start[rows], self.evidence(rows), strategy="residual", pivots=self.name(site),
-                step_size=size, steps=STEPS, patience=None, keep="last", trace=True,
-            )  # fmt: skip
-            assert result.trace is not None, "it was asked for"
-            traces.append(result.trace["output"])
-        trace = torch.cat(traces, 1)
-        plain = self.score(self.logits[:images])
-        return [round(self.score(logits) - plain, 3) for logits in trace[1:]]
+    def gains(self, site: str, sizes: Sequence[float], images: int) -> dict[float, list[float]]:
+        """What mAP gains after 1, 2, ... steps of each size, on the first images."""
+        traces: dict[float, list[torch.Tensor]] = {size: [] for size in sizes}
+        for rows in split(images, BATCH):
+            prepared = self.adapter.prepare(self.photos[rows], pivots=site)
+            for size in sizes:
+                result = self.adapter.refine(
+                    prepared, self.evidence(rows), strategy="residual", step_size=size,
+                    steps=STEPS, patience=None, keep="last", trace=True,
+                )  # fmt: skip
+                assert result.trace is not None, "it was asked for"
+                traces[size].append(result.trace["output"])
+        unrefined = self.score(self.logits[:images])
+        return {
+            size: [round(self.score(logits) - unrefined, 3) for logits in torch.cat(own, 1)[1:]]
+            for size, own in traces.items()
+        }
 
     def choice(self, sites: list[str], images: int, seed: int) -> dict[str, Any]:
         """What `choose_pivots` chooses, from the known half of the first images."""
         rows = torch.arange(images)
-        names = {self.name(site): site for site in sites}
         choice = self.adapter.choose_pivots(
-            self.start[rows], self.evidence(rows), pivots=list(names), steps=STEPS, seed=seed,
+            self.photos[rows], self.evidence(rows), pivots=sites, steps=STEPS, seed=seed,
             batch=BATCH,
         )  # fmt: skip
         best: dict[str, Trial] = {}
         for trial in reversed(choice.trials):
-            best[names[trial.pivot]] = trial
+            best[trial.pivot] = trial
         got = choice.chosen
         return {
             "sites": sites, "images": images, "seed": seed, "criterion": choice.criterion,
-            "pivot": names[got.pivot], "step_size": got.step_size, "steps": got.steps,
+            "pivot": got.pivot, "step_size": got.step_size, "steps": got.steps,
             "hidden_gain": {site: round(t.gain, 3) for site, t in best.items()},
             "behind_in_errors": {
                 site: round((choice.trials[0].gain - t.gain) / max(t.error, 1e-9), 2)
@@ -103,8 +113,6 @@ class Half:
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with flickr8k.")],
-    cache: Annotated[Path, typer.Option(help="For activations.")] = Path("runs/cache"),
-    block: Annotated[int, typer.Option(help="What comes before is computed once.")] = 3,
     search: Annotated[list[str] | None, typer.Option(help="SITE=IMAGES to search.")] = None,
     sizes: Annotated[list[float] | None, typer.Option(help="Step sizes to search.")] = None,
     choose: Annotated[list[str] | None, typer.Option(help="SITE,SITE,...=IMAGES.")] = None,
@@ -119,21 +127,24 @@ def main(
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)",
     }  # fmt: skip
     searched, choices = content.setdefault("search", []), content.setdefault("choices", [])
-    dev = Half(data, cache, block)
+    dev = Half(data)
     whole = len(dev.truth)
-    content["plain_map"] = round(dev.score(dev.logits), 3)
+    content["unrefined_map"] = round(dev.score(dev.logits), 3)
     if search is None:
         search = [f"{site}={whole}" for site in SITES]
     for site, images in map(_named, search):
-        for size in sizes or SIZES:
-            key = {"site": site, "step_size": size, "images": images}
-            if not any(key.items() <= row.items() for row in searched):
-                started = time.perf_counter()
-                gains = dev.gains(site, size, images)
-                seconds = round(time.perf_counter() - started, 1)
-                searched.append({**key, "gains": gains, "seconds": seconds})
-                _write(out, content)
-                print(searched[-1], flush=True)
+        wanted = [
+            size
+            for size in sizes or SIZES
+            if not any(
+                {"site": site, "step_size": size, "images": images}.items() <= row.items()
+                for row in searched
+            )
+        ]
+        for size, gains in dev.gains(site, wanted, images).items() if wanted else ():
+            searched.append({"site": site, "step_size": size, "images": images, "gains": gains})
+            print(searched[-1], flush=True)
+        _write(out, content)
     if choose is None:
         choose = [f"{','.join(SITES)}={whole}"]
     for names, images in map(_named, choose):

@@ -21,6 +21,8 @@ import torch
 import typer
 from choose_pivots import BATCH, CHECKPOINT, Half
 
+from feedback_adapter.batches import split
+
 FORMS = ("residual", "layerwise")
 
 
@@ -30,12 +32,10 @@ def measure(
     """What mAP gains on the first images, and how long an image takes."""
     options = {**half.adapter.defaults.options, **setting, "patience": None, "keep": "last"}
     logits, times = [], []
-    for rows in torch.arange(images).split(BATCH):
+    for rows in split(images, BATCH):
+        prepared = half.adapter.prepare(half.photos[rows], pivots=sites)
         started = time.perf_counter()
-        result = half.adapter.refine(
-            half.start[rows], half.evidence(rows), strategy=form,
-            pivots=[half.name(site) for site in sites], **options,
-        )  # fmt: skip
+        result = half.adapter.refine(prepared, half.evidence(rows), strategy=form, **options)
         times.append((time.perf_counter() - started) / len(rows))
         logits.append(result.after)
     gain = half.score(torch.cat(logits)) - half.score(half.logits[:images])
@@ -47,8 +47,7 @@ def measure(
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with flickr8k.")],
-    cache: Annotated[Path, typer.Option(help="For activations.")] = Path("runs/cache"),
-    split: Annotated[str, typer.Option(help="dev or test.")] = "test",
+    of: Annotated[str, typer.Option("--split", help="dev or test.")] = "test",
     images: Annotated[int, typer.Option(help="The first so many.")] = 900,
     chosen: Annotated[Path, typer.Option(help="The search on dev.")] = Path(
         "docs/results/choose-pivots.json"
@@ -59,14 +58,13 @@ def main(
     settings = best(json.loads(chosen.read_text())["search"])
     sites = list(settings)
     rows: list[dict[str, Any]] = []
+    half = Half(data, of)
     for count, site in enumerate(sites, 1):
-        block = int(site.removeprefix("blocks.")) if site.startswith("blocks.") else 6
-        half = Half(data, cache, block, split)
         cases = [([site], "residual")] + [(sites[:count][::-1], form) for form in FORMS]
         for pivots, form in cases if count > 1 else cases[:1]:
             rows.append(measure(half, pivots, settings[site], form, min(images, len(half.truth))))
             print(rows[-1], flush=True)
-            _write(out, rows, split, half.score(half.logits[:images]))
+            _write(out, rows, of, half.score(half.logits[:images]))
 
 
 def best(search: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -81,9 +79,9 @@ def best(search: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _write(out: Path, rows: list[dict[str, Any]], split: str, plain: float) -> None:
+def _write(out: Path, rows: list[dict[str, Any]], of: str, unrefined: float) -> None:
     content = {
-        "checkpoint": CHECKPOINT, "split": split, "plain_map": round(plain, 2),
+        "checkpoint": CHECKPOINT, "split": of, "unrefined_map": round(unrefined, 2),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s)", "rows": rows,
     }  # fmt: skip

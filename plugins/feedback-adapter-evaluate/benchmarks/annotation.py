@@ -5,15 +5,17 @@
 A simulated annotator is asked, photo by photo, for the label that the model is least sure of
 (whose probability is nearest to the threshold), and answers truly. Feedback then updates the
 labels that haven't been asked for. Without feedback an answer changes its own label only. The
-threshold makes the plain model's F1 on dev best and is the same for all methods. Measured is F1
+threshold makes the unrefined model's F1 on dev best and is the same for all methods. Measured is F1
 over all labels and photos, answered ones counted as right, after each answer, and the number of
 answers per photo until it reaches the targets.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,13 +26,16 @@ from torch import Tensor
 
 import feedback_adapter as fa
 from fa_evaluate.bootstrap import Bootstrap
-from fa_evaluate.cached import Cached
-from fa_evaluate.methods import tier_of
+from fa_evaluate.methods import uses_of
 from fa_evaluate.metrics import Score
-from fa_evaluate.rows import PLAIN, Row, read_rows, write_rows
+from fa_evaluate.passes import Images, unrefined_logits
+from fa_evaluate.request import Request
+from fa_evaluate.rows import UNREFINED, Row, read_rows, write_rows
 from fa_evaluate.tables import markdown
+from feedback_adapter.batches import split
 
 RESULTS = Path(__file__).parents[1] / "results"
+FOLDERS = {"caption-words-lite0": "flickr8k", "coco80-lite0": "coco6k"}
 TARGETS = (60.0, 70.0)
 METHODS: dict[str, dict[str, Any]] = {
     "residual": {"strategy": "residual"},
@@ -42,7 +47,6 @@ METHODS: dict[str, dict[str, Any]] = {
 def main(
     checkpoints: Annotated[list[str] | None, typer.Argument()] = None,
     data: Annotated[Path, typer.Option(help="Folder with flickr8k and coco6k.")] = Path("data"),
-    cache: Annotated[Path, typer.Option(help="For what comes before pivots.")] = Path("runs/cache"),
     split: Annotated[str, typer.Option(help="dev or test.")] = "test",
     images: Annotated[int, typer.Option(help="How many photos, drawn with seed 0.")] = 300,
     answers: Annotated[int, typer.Option(help="Most answers per photo.")] = 40,
@@ -52,76 +56,96 @@ def main(
     """Measure and write rows; print the table."""
     for name in checkpoints or ["caption-words-lite0"]:
         started = time.time()
-        measured = measure(name, data, cache, split, images, answers, only.split(";"))
+        request = Request.of(name, data / FOLDERS[name], split=split)
+        measured = measure(request, images, answers, only.split(";"))
         rows = [row for row in read_rows(out) if row.checkpoint != name] if out.is_file() else []
         rows += measured
         write_rows(out, rows, [0], split=split, answers=answers)
         print(markdown(measured, " answers"), f"{time.time() - started:.0f} s", flush=True)
 
 
-def measure(
-    name: str, data: Path, cache: Path, split: str, images: int, answers: int, only: Sequence[str]
-) -> list[Row]:
-    model = Cached(name, data, cache)
-    if not model.tail.priors:
-        train = model.split("train")
-        model.tail.fit_prior(train.logits.sigmoid(), train.truth)
-    dev, own = model.split("dev", start=True), model.split(split, start=True)
-    limit = best_threshold(dev.logits, dev.truth > 0)
-    drawn = np.random.default_rng(0).permutation(len(own.truth))[:images]
-    assert own.start is not None
-    start, logits, truth = own.start[drawn], own.logits[drawn], own.truth[drawn] > 0
-    bootstrap = Bootstrap(len(drawn), samples=200)
+def measure(request: Request, images: int, answers: int, only: Sequence[str]) -> list[Row]:
+    adapter, name = request.adapter, request.checkpoint
+    dev = dataclasses.replace(request, split="dev")
+    told = dev.labelled()
+    logits = torch.from_numpy(unrefined_logits(adapter, dev.photos(told), progress=note))
+    limit = best_threshold(logits, torch.from_numpy(told.targets))
+    own = request.labelled()
+    own = own.select(np.random.default_rng(0).permutation(len(own))[:images])
+    truth = torch.from_numpy(own.targets)
+    methods = {UNREFINED: None, **{method: METHODS[method] for method in only}}
+    found = ask(adapter, request.photos(own), truth, limit, answers, methods)
+    bootstrap = Bootstrap(len(own), samples=200)
     rows: list[Row] = []
-    base: list[np.ndarray] = []
-    for method in (PLAIN, *only):
-        arguments = METHODS.get(method, {})
-        print(method, flush=True)
-        found = ask(model.tail, start, logits, truth, limit, answers, arguments)
-        curve = [bootstrap(f1(right)) for right in found]
-        base = base or curve
-        for asked in range(0, answers + 1, 5):
-            draw = {"F1": curve[asked], "F1 gain": curve[asked] - base[asked]}
-            rows += bootstrap.rows(
-                name, method, asked, [draw], tier=tier_of(arguments), baseline=method == PLAIN
-            )
+    base = [bootstrap(f1(right)) for right in found[UNREFINED]]
+    for method, arguments in methods.items():
+        curve = [bootstrap(f1(right)) for right in found[method]]
+        draws = {
+            asked: {"F1": curve[asked], "F1 gain": curve[asked] - base[asked]}
+            for asked in range(0, answers + 1, 5)
+        }
         for target in TARGETS:
-            own_, other = reached(curve, target), reached(base, target)
-            draw = {
-                f"answers until F1 is {target:g}": own_,
-                f"answers saved until F1 is {target:g}, percent": 100 * (1 - own_ / other),
-            }
+            needed, without = reached(curve, target), reached(base, target)
+            draws.setdefault(answers, {}).update({
+                f"answers until F1 is {target:g}": needed,
+                f"answers saved until F1 is {target:g}, percent": 100 * (1 - needed / without),
+            })  # fmt: skip
+        for asked, draw in draws.items():
             rows += bootstrap.rows(
-                name, method, answers, [draw], tier=tier_of(arguments), baseline=method == PLAIN
-            )
+                name, method, asked, [draw], baseline=arguments is None,
+                uses="weights" if arguments is None else uses_of(arguments, adapter),
+            )  # fmt: skip
     return rows
 
 
 def ask(
-    tail: fa.Adapter, start: Tensor, logits: Tensor, truth: Tensor, limit: float, answers: int,
-    arguments: dict[str, Any],
+    adapter: fa.Adapter,
+    images: Images,
+    truth: Tensor,
+    limit: float,
+    answers: int,
+    methods: Mapping[str, Mapping[str, Any] | None],
+) -> dict[str, list[np.ndarray]]:
+    """(images, 3) true positives, false positives and misses, after 0, 1, ... answers.
+
+    Every batch of photos goes through the model once; each answer to each method is then
+    refined from there.
+    """
+    found: dict[str, list[list[np.ndarray]]] = {name: [] for name in methods}
+    for rows in split(len(images), 100):
+        prepared = adapter.prepare(images[rows])
+        for name, arguments in methods.items():
+            note(f"images from {int(rows[0]) + 1} of {len(images)}, {name}")
+            found[name].append(_ask(adapter, prepared, truth[rows], limit, answers, arguments))
+    return {
+        name: [np.concatenate(step) for step in zip(*parts, strict=True)]
+        for name, parts in found.items()
+    }
+
+
+def _ask(
+    adapter: fa.Adapter, prepared: Any, truth: Tensor, limit: float, answers: int,
+    arguments: Mapping[str, Any] | None,
 ) -> list[np.ndarray]:  # fmt: skip
-    """(images, 3) true positives, false positives and misses, after 0, 1, ... answers."""
     known = torch.zeros_like(truth)
-    current = logits.clone()
+    (current,) = prepared.unrefined(adapter.read).values()
     found: list[np.ndarray] = []
     for asked in range(answers + 1):
         said = torch.where(known, truth, current > limit)
         hits, extra, missed = said & truth, said & ~truth, ~said & truth
         found.append(torch.stack([hits.sum(1), extra.sum(1), missed.sum(1)], 1).numpy())
         if asked == answers:
-            return found
+            break
         doubt = (current - limit).abs().masked_fill(known, torch.inf)
         known[torch.arange(len(known)), doubt.argmin(1)] = True
-        if arguments:
-            parts = [
-                tail.refine(
-                    start[rows], fa.Labels.from_tensors(truth[rows], known[rows]), **arguments
-                ).outputs_after["output"]
-                for rows in torch.arange(len(start)).split(100)
-            ]
-            current = torch.cat(parts)
+        if arguments is not None:
+            evidence = fa.Labels.from_tensors(truth, known)
+            (current,) = adapter.refine(prepared, evidence, **arguments).outputs_after.values()
     return found
+
+
+def note(text: str) -> None:
+    print(f"\r{text:70}", end="", file=sys.stderr, flush=True)
 
 
 def f1(counts: np.ndarray) -> Score:

@@ -1,12 +1,10 @@
 """How long each strategy takes to get most of what it can gain: seconds, not steps.
 
 On the dev split of a zoo checkpoint, with half of the labels known and the other half scored (the
-partial-labels protocol). What comes before the pivot is computed once and what follows is wrapped
-as a model of its own (a tail is exact), so that times are those of refining alone, the recorded
-pass of the tail included. Methods take turns batch by batch; times are medians over batches.
+partial-labels protocol). Every batch is prepared once (`Adapter.prepare`), so that times are those
+of refining alone. Methods take turns batch by batch; times are medians over batches.
 
-    python efficiency.py --data FOLDER --checkpoint caption-words-lite0 --block 6 \
-        --pivot conv_head
+    python efficiency.py --data FOLDER --checkpoint caption-words-lite0 --pivot conv_head
 
 Rows are added to ../results/efficiency.json, or replaced there.
 """
@@ -24,9 +22,10 @@ import torch
 import typer
 
 import feedback_adapter as fa
-from fa_evaluate.cached import Cached
 from fa_evaluate.metrics import mean_average_precision
 from fa_evaluate.protocols.partial_labels import PartialLabels
+from fa_evaluate.request import Request
+from feedback_adapter.batches import split
 
 RESULTS = Path(__file__).parents[1] / "results"
 STOPS: dict[str, Any] = {"patience": None, "keep": "last"}  # every step is taken, and scored
@@ -42,50 +41,49 @@ METHODS: dict[str, dict[str, Any]] = {
     "newton": {"strategy": "newton", "steps": 3},
 }  # fmt: skip
 BATCH = 64
+FOLDERS = {"caption-words-lite0": "flickr8k", "coco80-lite0": "coco6k"}
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with flickr8k and coco6k.")],
     checkpoint: str = "caption-words-lite0",
-    block: Annotated[int, typer.Option(help="What comes before is computed once.")] = 6,
-    pivot: Annotated[str, typer.Option(help="Site in the rest; start: its first.")] = "conv_head",
+    pivot: Annotated[str, typer.Option(help="Site of the pivot.")] = "conv_head",
     images: Annotated[int, typer.Option(help="The first so many of dev; 0: all.")] = 0,
     method: Annotated[list[str] | None, typer.Option(help="Some of the methods.")] = None,
-    cache: Annotated[Path, typer.Option(help="For activations.")] = Path("runs/cache"),
     out: Annotated[Path, typer.Option(help="JSON file.")] = RESULTS / "efficiency.json",
 ) -> None:
     """Run every method, then time those steps that matter."""
-    cached = Cached(checkpoint, data, cache, block)
-    split = cached.split("dev", start=True)
-    assert split.start is not None, "it was asked for"
-    start, truth = split.start[: images or None], split.truth[: images or None]
+    request = Request.of(checkpoint, data / FOLDERS[checkpoint], split="dev", limit=images or None)
+    adapter, labelled = request.adapter, request.labelled()
+    photos, truth = request.photos(labelled), torch.from_numpy(labelled.targets)
     protocol = PartialLabels(known=[100])
     unknown = protocol.halves(truth.shape[1])[1]
     known = torch.from_numpy(next(iter(protocol.masks(truth.shape[1], 100))))
-    parts = torch.arange(len(start)).split(BATCH)
-    shipped = {"strategy": "residual", **STOPS, **cached.adapter.defaults.options}
+    parts = split(len(photos), BATCH)
+    prepared = [adapter.prepare(photos[rows], pivots=pivot) for rows in parts]
+    shipped = {"strategy": "residual", **STOPS, **adapter.defaults.options}
     methods: dict[str, dict[str, Any]] = {}
     for name in method or METHODS:
         own = METHODS[name]
         rest = {} if own.get("strategy") == "newton" else {"strategy": "residual", **STOPS}
         methods[name] = shipped | own if name == "shipped" else rest | own
 
-    def refine(rows: torch.Tensor, arguments: dict[str, Any]) -> tuple[fa.Refinement, float]:
+    def refine(part: int, arguments: dict[str, Any]) -> tuple[fa.Refinement, float]:
         started = time.perf_counter()
-        evidence = fa.Labels.from_tensors(truth[rows], known)
-        result = cached.tail.refine(start[rows], evidence, pivots=pivot, **arguments)
-        return result, (time.perf_counter() - started) * 1e3 / len(rows)
+        evidence = fa.Labels.from_tensors(truth[parts[part]], known)
+        result = adapter.refine(prepared[part], evidence, **arguments)
+        return result, (time.perf_counter() - started) * 1e3 / len(parts[part])
 
     def score(logits: torch.Tensor) -> float:
-        return mean_average_precision(logits[:, unknown].numpy(), truth[:, unknown].numpy() > 0)
+        return mean_average_precision(logits[:, unknown].numpy(), labelled.targets[:, unknown])
 
-    plain = score(split.logits[: len(start)])
+    unrefined = score(torch.cat([kept.unrefined(adapter.read)["output"] for kept in prepared]))
     gains: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
     for name, arguments in methods.items():
-        results = [refine(rows, {**arguments, "trace": True})[0] for rows in parts]
+        results = [refine(part, {**arguments, "trace": True})[0] for part in range(len(parts))]
         trace = torch.cat([r.trace["output"] for r in results if r.trace], 1)
-        gains[name] = [round(score(logits) - plain, 3) for logits in trace[1:]]
+        gains[name] = [round(score(logits) - unrefined, 3) for logits in trace[1:]]
         losses[name] = torch.cat([r.losses for r in results], 1).mean(1).tolist()
         print(name, gains[name], [round(loss, 2) for loss in losses[name]], flush=True)
     aim = 0.95 * max(gains.get("shipped", [0.0]))
@@ -94,18 +92,19 @@ def main(
         enough = [i + 1 for i, gain in enumerate(gained) if gain >= 0.95 * max(gained)]
         reached = [i + 1 for i, gain in enumerate(gained) if aim > 0 and gain >= aim]
         wanted |= {(name, steps): [] for steps in (*enough[:1], *reached[:1])}
-    for rows in parts[:6]:
+    for part in range(min(6, len(parts))):
         for (name, steps), times in wanted.items():
-            times.append(refine(rows, {**methods[name], "steps": steps})[1])
+            times.append(refine(part, {**methods[name], "steps": steps})[1])
     rows = json.loads(out.read_text())["rows"] if out.is_file() else []
-    place = {"checkpoint": checkpoint, "pivot": f"blocks.{block}" if pivot == "start" else pivot}
+    place = {"checkpoint": checkpoint, "pivot": pivot}
     rows = [r for r in rows if not (place.items() <= r.items() and r["method"] in methods)]
     for name, gained in gains.items():
         enough = next(i + 1 for i, gain in enumerate(gained) if gain >= 0.95 * max(gained))
         reached = next((i + 1 for i, gain in enumerate(gained) if 0 < aim <= gain), None)
         rows.append(
             {
-                **place, "method": name, "images": len(start), "plain_map": round(plain, 3),
+                **place, "method": name, "images": len(photos),
+                "unrefined_map": round(unrefined, 3),
                 "gain": max(gained), "steps_to_95": enough,
                 "ms_to_95": round(float(np.median(wanted[name, enough])), 2),
                 "steps_to_shipped": reached,

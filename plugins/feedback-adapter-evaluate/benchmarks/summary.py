@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from fa_evaluate.rows import PLAIN, Row, read_rows
+from fa_evaluate.rows import UNREFINED, Row, read_rows
 
 LAST = ("NLL", "ECE", "images made worse")
 
@@ -37,17 +37,17 @@ def table(rows: Sequence[Row], metric: str, unit: str) -> list[str]:
     most = amounts[-1]
     gains = list(dict.fromkeys(row.metric for row in rows if f"{metric} gain" in row.metric))
     gains = [gain for gain in gains if "wrong" not in gain]
-    last = [name for name in LAST if (PLAIN, 0, name) in found or name == LAST[-1]]
-    headings = ["method", "tier", *(f"{amount:g}{unit}" for amount in amounts), *gains, *last]
+    last = [name for name in LAST if (UNREFINED, 0, name) in found or name == LAST[-1]]
+    headings = ["method", "uses", *(f"{amount:g}{unit}" for amount in amounts), *gains, *last]
     lines = [line(headings), line(["---"] * len(headings))]
     for method in dict.fromkeys(row.method for row in rows):
-        tier = next(row.tier for row in rows if row.method == method)
-        plain = method == PLAIN
-        cells = [cell(found.get((method, 0 if plain else amount, metric))) for amount in amounts]
+        uses = next(row.uses for row in rows if row.method == method)
+        bare = method == UNREFINED
+        cells = [cell(found.get((method, 0 if bare else amount, metric))) for amount in amounts]
         for name in (*gains, *last):
-            row = found.get((method, 0 if plain else most, name))
+            row = found.get((method, 0 if bare else most, name))
             cells.append(cell(row, interval=name in gains))
-        lines.append(line([method, tier, *cells]))
+        lines.append(line([method, uses, *cells]))
     return lines
 
 

@@ -3,10 +3,9 @@
     python text.py --data DATA [--split dev] [--draws 5]
 
 DATA holds the folder flickr8k. One to four captions of a photo are known, the words of one that
-is left out are to be predicted; each draw leaves another one out. What comes before the pivot
-runs once for each photo (see cached.py). Reliability, priors and baselines learn from the
-captions of the training split, separately for each amount. Options are the checkpoint's, which
-were chosen on dev for partial labels.
+is left out are to be predicted; each draw leaves another one out. Reliability and baselines learn
+from the captions of the training split, the baselines separately for each amount. Options are the
+checkpoint's, which were chosen on dev for partial labels.
 """
 
 from __future__ import annotations
@@ -17,18 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
-from torch import nn
 
-import feedback_adapter as fa
 from fa_evaluate.baselines.linear import known_only, logistic, ridge, with_probabilities
-from fa_evaluate.baselines.training import Predictor, Training
+from fa_evaluate.baselines.training import Predictor, Training, sigmoid
 from fa_evaluate.bootstrap import Bootstrap
-from fa_evaluate.cached import Cached
 from fa_evaluate.data import read_captions
 from fa_evaluate.data.words import targets_for
 from fa_evaluate.methods import strategies_of
+from fa_evaluate.passes import unrefined_logits
 from fa_evaluate.protocols.text import TextNearby, fit_reliability, others
 from fa_evaluate.protocols.unknown_labels import UnknownLabels
 from fa_evaluate.request import Request
@@ -38,12 +34,10 @@ from feedback_adapter.evidence.text import mentions
 
 RESULTS = Path(__file__).parents[1] / "results"
 CHECKPOINT = "caption-words-lite0"
-STATISTICS = {"strategy": "posterior", "pivots": "input", "feedback": None}
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder with flickr8k.")],
-    cache: Annotated[Path, typer.Option(help="For what comes before pivots.")] = Path("runs/cache"),
     split: Annotated[str, typer.Option(help="dev or test.")] = "test",
     draws: Annotated[int, typer.Option(help="Which captions are left out: 1 to 5.")] = 3,
     amounts: str = "1,2,3,4",
@@ -52,44 +46,42 @@ def main(
 ) -> None:
     """Measure and write rows; print the table."""
     started = time.time()
-    model = Cached(CHECKPOINT, data, cache)
-    captions = read_captions(data / "flickr8k", "caption-words")
-    train, own = captions.of_split("train"), captions.subset(split, limit).captions
-    labels, known = model.adapter.labels, [int(amount) for amount in amounts.split(",")]
-    here = model.split(split, start=True)
-    assert here.start is not None
-    images, logits = here.start[: len(own)], here.logits[: len(own)]
-    if not model.tail.priors:
-        told = model.split("train")
-        model.tail.fit_prior(told.logits.sigmoid(), told.truth)
-    trust = fit_reliability(train, labels)
-    protocol = TextNearby(known, draws, batch=100)
+
+    def note(text: str) -> None:
+        print(f"\r{time.time() - started:6.0f} s  {text:70}", end="", flush=True)
+
+    request = Request.of(CHECKPOINT, data / "flickr8k", split=split)
+    adapter = request.adapter
+    captions = read_captions(request.data, request.what)
+    train, own = captions.subset("train"), captions.subset(split, limit)
+    trust = fit_reliability(train.captions, adapter.labels)
+    protocol = TextNearby([int(amount) for amount in amounts.split(",")], draws, batch=100)
+    chosen = strategies_of(request)
+    methods = {name: chosen[name] for name in ("residual", "residual-reference")}
+    methods["posterior, without feedback"] = {"strategy": "posterior", "feedback": None}
+    photos = request.photos(own)
     rows = protocol.run(
-        model.tail, images, own, methods(model), reliability=trust, checkpoint=CHECKPOINT,
-        progress=lambda note: print(f"{time.time() - started:6.0f} s  {note}", flush=True),
+        adapter, photos, own.captions, methods, reliability=trust, checkpoint=CHECKPOINT,
+        progress=note,
     )  # fmt: skip
-    # without feedback the posterior needs logits only
-    still = fa.Adapter(nn.Identity(), model.tail.outputs, priors=model.tail.priors)
-    closed = {"posterior, without feedback": STATISTICS}
-    found = protocol.run(still, logits, own, closed, reliability=trust, checkpoint=CHECKPOINT)
-    rows += [row for row in found if row.method in closed and row.metric != "ms per image"]
-    rows += rivals(model, protocol, train, own, logits)
+    logits = [
+        unrefined_logits(adapter, images, progress=note)
+        for images in (request.photos(train), photos)
+    ]
+    rows += baselines(adapter.labels, protocol, train.captions, own.captions, *logits)
     write_rows(out, rows, range(draws), split=split, draws=draws)
-    print(markdown(rows, " captions"), f"{time.time() - started:.0f} s")
+    print("\n" + markdown(rows, " captions"), f"{time.time() - started:.0f} s")
 
 
-def methods(model: Cached) -> dict[str, dict[str, Any]]:
-    """Our strategies and the published residual form."""
-    chosen = strategies_of(Request(model.name, model.tail, model.config, Path()))
-    return {name: chosen[name] for name in ("residual", "residual-reference")}
-
-
-def rivals(
-    model: Cached, protocol: TextNearby, train: Any, own: Any, logits: torch.Tensor
+def baselines(
+    labels: Sequence[str],
+    protocol: TextNearby,
+    train: Any,
+    own: Any,
+    train_logits: np.ndarray,
+    logits: np.ndarray,
 ) -> list[Row]:
     """Linear models of what is mentioned, trained anew for every amount."""
-    labels = model.adapter.labels
-    plain = model.split("train").logits.numpy()
     bootstrap = Bootstrap(len(own), protocol.samples, protocol.seed)
     truths = [targets_for([[c[out]] for c in own], labels) for out in range(protocol.draws)]
     rows: list[Row] = []
@@ -97,18 +89,19 @@ def rivals(
         said = counts(train, len(train[0]) - 1, amount, labels)
         missing = targets_for([c[-1:] for c in train], labels).astype(np.float32)
         fits: dict[str, tuple[str, Predictor]] = {
-            "mentions alone, logistic": ("C", learn(plain, said, missing, logistic, known_only)),
+            "mentions alone, logistic": (
+                "trained", learn(train_logits, said, missing, logistic, known_only),
+            ),
             "ridge on probabilities and mentions": (
-                "B", learn(plain, said, missing, ridge, with_probabilities),
+                "statistics", learn(train_logits, said, missing, ridge, with_probabilities),
             ),
         }  # fmt: skip
-        for name, (tier, predict) in fits.items():
+        for name, (uses, predict) in fits.items():
             scores = []
             for out, truth in enumerate(truths):
-                scorer = UnknownLabels(logits.sigmoid().numpy(), truth, bootstrap)
-                told = counts(own, out, amount, labels)
-                scores.append(scorer(predict(logits.numpy(), told)))
-            rows += bootstrap.rows(CHECKPOINT, name, amount, scores, tier=tier, baseline=True)
+                scorer = UnknownLabels(sigmoid(logits), truth, bootstrap)
+                scores.append(scorer(predict(logits, counts(own, out, amount, labels))))
+            rows += bootstrap.rows(CHECKPOINT, name, amount, scores, uses=uses, baseline=True)
     return rows
 
 

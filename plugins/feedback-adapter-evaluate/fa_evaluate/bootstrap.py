@@ -37,7 +37,7 @@ class Bootstrap:
         known: float,
         draws: Sequence[Mapping[str, np.ndarray]],
         *,
-        tier: str = "A",
+        uses: str = "weights",
         baseline: bool = False,
     ) -> list[Row]:
         """One row per metric, from what `__call__` gave for each draw.
@@ -50,7 +50,7 @@ class Bootstrap:
             method: See `Row`.
             known: See `Row`.
             draws: For each draw, (1 + samples,) by metric.
-            tier: See `Row`.
+            uses: See `Row`.
             baseline: See `Row`.
         """
         rows: list[Row] = []
@@ -64,7 +64,7 @@ class Bootstrap:
             row = Row(
                 checkpoint,
                 method,
-                tier,
+                uses,
                 baseline,
                 known,
                 metric,

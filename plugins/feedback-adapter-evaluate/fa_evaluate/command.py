@@ -11,8 +11,6 @@ from rich.table import Table
 from fa_evaluate.protocols import PROTOCOLS, Request
 from fa_evaluate.rows import results, write_rows
 from fa_evaluate.tables import markdown, table
-from feedback_adapter import load
-from feedback_adapter.checkpoint import find, read_config
 from feedback_adapter.cli.common import console, options_of, print_json, progress_bar
 from feedback_adapter.errors import OptionsError, did_you_mean
 
@@ -72,13 +70,17 @@ def evaluate(
         )
     with progress_bar() as bar:
         task = bar.add_task("loading", total=None)
-        request = Request(
-            checkpoint, load(checkpoint), read_config(find(checkpoint)), data,
+
+        def note(text: str) -> None:
+            bar.update(task, description=text)
+
+        request = Request.of(
+            checkpoint, data,
             source=source, split=split, limit=limit, known=_amounts("known", known),
             strategies=tuple(strategy or ()), pivots=tuple(pivots) if pivots else None,
             options=options_of(option or []), draws=draws, splits=splits,
             flip=_amounts("flip", flip), seed=seed, batch=batch,
-            progress=lambda note: bar.update(task, description=note),
+            progress=note,
         )  # fmt: skip
         rows = PROTOCOLS[protocol](request)
     notes = {"checkpoint": checkpoint, "protocol": protocol, "split": split, "draws": draws}

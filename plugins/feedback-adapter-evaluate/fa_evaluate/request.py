@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fa_evaluate import data as readers
 from fa_evaluate.data.base import Opener
+from feedback_adapter import load
 from feedback_adapter.adapter import Adapter
-from feedback_adapter.errors import CheckpointError, ModelError
+from feedback_adapter.checkpoint import find, read_config
+from feedback_adapter.errors import CheckpointError, DataError, ModelError
 
-__all__ = ["Request"]
+__all__ = ["Photos", "Request"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """Images that are read and transformed when they are asked for, by number.
+
+    Args:
+        names: (N) file names.
+        opener: Opens a photo by its name, as RGB.
+        transform: Makes a photo what the model takes, (channels, height, width).
+    """
+
+    names: Sequence[str]
+    opener: Opener
+    transform: Callable[[Image.Image], Tensor]
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.names)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The images of those numbers (k,), as (k, channels, height, width).
+
+        Raises:
+            DataError: A photo is missing or can't be decoded.
+        """
+        return torch.stack([self._open(self.names[int(row)]) for row in rows])
+
+    def _open(self, name: str) -> Tensor:
+        try:
+            return self.transform(self.opener(name))
+        except (OSError, KeyError) as error:
+            raise DataError(f"Image {name!r} can't be read: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +97,20 @@ class Request:
     batch: int = 64
     progress: Callable[[str], None] = lambda _: None
 
+    @classmethod
+    def of(cls, checkpoint: str, data: Path, **rest: Any) -> Self:
+        """A request to measure a checkpoint by name or folder, which is loaded.
+
+        Args:
+            checkpoint: Name or folder.
+            data: Folder with the images and their truth.
+            **rest: Other fields.
+
+        Raises:
+            CheckpointError: There is no such checkpoint.
+        """
+        return cls(checkpoint, load(checkpoint), read_config(find(checkpoint)), data, **rest)
+
     @property
     def what(self) -> str:
         """The source of the truth.
@@ -86,21 +136,14 @@ class Request:
         found = readers.read(self.data, labels, self.what).subset(self.split)
         return found.select(range(min(self.limit or len(found), len(found))))
 
-    def photos(self, images: readers.LabelledImages | readers.CaptionedImages) -> Tensor:
-        """The images as the model takes them, (N, channels, height, width).
+    def photos(self, images: readers.LabelledImages | readers.CaptionedImages) -> Photos:
+        """The images as the model takes them, read when they are asked for.
 
         Raises:
             ModelError: The checkpoint doesn't say how photos become its input.
         """
-        transform = self.adapter.transform
-        if transform is None:
+        if self.adapter.transform is None:
             raise ModelError(
                 "The checkpoint doesn't say how photos become its input (no transform)."
             )
-        opened: list[Tensor] = []
-        open_image: Opener = images.opener
-        for index, name in enumerate(images.names):
-            if index % 16 == 0:
-                self.progress(f"reading images, {index} of {len(images.names)}")
-            opened.append(transform(open_image(name)))
-        return torch.stack(opened)
+        return Photos(images.names, images.opener, self.adapter.transform)

@@ -12,10 +12,10 @@ from typing import Any
 import timm
 import torch
 
-__all__ = ["PLAIN", "Row", "read_rows", "results", "write_rows"]
+__all__ = ["UNREFINED", "Row", "read_rows", "results", "write_rows"]
 
-PLAIN = "none"
-"""Name of the method that uses no evidence: the plain model."""
+UNREFINED = "unrefined"
+"""Name of the method that uses no evidence: the model as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,16 +24,17 @@ class Row:
 
     Args:
         checkpoint: Name of the checkpoint.
-        method: `"none"` is the plain model; the published forms have `reference` in their name.
-        tier: `"A"` uses the weights and the evidence only, `"B"` also statistics of a
-            training set, `"C"` a module that was trained.
-        baseline: Whether the method is a rival, not one of this library's.
+        method: `"unrefined"` is the model without evidence; the published forms have `reference`
+            in their name.
+        uses: What the method uses beside the evidence: `"weights"` are the model's alone,
+            `"statistics"` also those of a training set, `"trained"` a module that was trained.
+        baseline: Whether the method is there to be compared with, and isn't one of this library's.
         known: How much is known, in the protocol's own unit (percent, captions).
         metric: What `value` is, e.g. `"mAP"`.
         value: Mean over draws.
         sd: Standard deviation over draws (n - 1); 0 for one draw.
         low: Lower end of the 95% interval of `value`, by bootstrap over images. For a metric
-            that is a difference to the plain model, such as `"mAP gain"`, both are measured
+            that is a difference to the unrefined model, such as `"mAP gain"`, both are measured
             on the same resampled images (a paired bootstrap).
         high: Its upper end.
         images: How many images were measured.
@@ -41,7 +42,7 @@ class Row:
 
     checkpoint: str
     method: str
-    tier: str
+    uses: str
     baseline: bool
     known: float
     metric: str

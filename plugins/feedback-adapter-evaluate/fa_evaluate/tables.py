@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fa_evaluate.rows import PLAIN, Row
+from fa_evaluate.rows import UNREFINED, Row
 
 __all__ = ["columns", "markdown", "table"]
 
@@ -35,13 +35,13 @@ def table(
     cells = [
         [
             method,
-            next(iter(found.values())).tier,
-            "" if method == PLAIN and not known else f"{known:g}{unit}",
+            next(iter(found.values())).uses,
+            "" if method == UNREFINED and not known else f"{known:g}{unit}",
             *(_cell(found.get(metric), spread) for metric in metrics),
         ]
         for (method, known), found in lines.items()
     ]
-    return ["method", "tier", "known", *metrics], cells
+    return ["method", "uses", "known", *metrics], cells
 
 
 def markdown(rows: Sequence[Row], unit: str = "%") -> str:

@@ -70,8 +70,13 @@ def test_words_known_by_hand(adapter, data):
     references = [words_of(own) for own in said]
     plain = fa.write_captions(adapter.read(adapter.model(images)), beam=3)
     base = cider(words_of(plain), references).mean()
-    row = found["none", 0, "CIDEr, 3 beams"]
-    assert (row.value, row.tier, row.baseline, row.images) == (pytest.approx(base), "A", True, 6)
+    row = found["unrefined", 0, "CIDEr, 3 beams"]
+    assert (row.value, row.uses, row.baseline, row.images) == (
+        pytest.approx(base),
+        "weights",
+        True,
+        6,
+    )
     for share in (40, 100):
         masks = list(protocol.masks(len(WORDS), share))
         assert [int(mask.sum()) for mask in masks] == ([2, 2] if share == 40 else [5])
@@ -129,16 +134,16 @@ def test_caption_known_by_hand(adapter, data):
 
     before = adapter.predict(images)["words"].numpy()
     metric, share = "mAP of words not mentioned", 100 / 3
-    assert found["none", 0, metric].value == pytest.approx(measured(before))
+    assert found["unrefined", 0, metric].value == pytest.approx(measured(before))
     for method, told in (
-        ("mine, told a caption", fa.Captions([own[0] for own in said])),
-        ("mine, told a caption as text", fa.Text([own[0] for own in said])),
+        ("mine, from a caption", fa.Captions([own[0] for own in said])),
+        ("mine, from a caption as text", fa.Text([own[0] for own in said])),
     ):
         after = adapter.refine(images, told, **SETTINGS).after["words"].numpy()
         assert found[method, share, metric].value == pytest.approx(measured(after))
-    gain = found["mine, told a caption", share, "mAP gain of words not mentioned"].value
+    gain = found["mine, from a caption", share, "mAP gain of words not mentioned"].value
     assert gain == pytest.approx(
-        found["mine, told a caption", share, metric].value - measured(before)
+        found["mine, from a caption", share, metric].value - measured(before)
     )
 
 
@@ -166,13 +171,13 @@ def test_a_caption_combines_with_words(adapter, data, strategy):
     assert bool(result.known["words"].all())
 
 
-def test_rivals_are_measured_on_the_same_draws(adapter, data):
+def test_baselines_are_measured_on_the_same_draws(adapter, data):
     images, said, truth = data
-    rivals = {"near": Neighbours(torch.randn(9, 5), torch.rand(9, 5) < 0.5, count=2)}
+    baselines = {"near": Neighbours(torch.randn(9, 5), torch.rand(9, 5) < 0.5, count=2)}
     protocol = CaptionProtocol(known=[40], draws=2, samples=2)
-    found = figures(protocol.run(adapter, images, said, truth, {}, rivals=rivals))
+    found = figures(protocol.run(adapter, images, said, truth, {}, baselines=baselines))
     row = found["near", 40, "CIDEr, greedy"]
-    assert (row.tier, row.baseline) == ("B", True)
+    assert (row.uses, row.baseline) == ("statistics", True)
     assert not any("mAP" in metric for method, _, metric in found if method == "near")
 
 

@@ -13,7 +13,7 @@ import feedback_adapter as fa
 
 LABELS = ("dog", "snow", "ball", "grass", "red", "water")
 ROW = {
-    "checkpoint", "method", "tier", "baseline", "known", "metric", "value", "sd", "low", "high",
+    "checkpoint", "method", "uses", "baseline", "known", "metric", "value", "sd", "low", "high",
     "images",
 }  # fmt: skip
 
@@ -75,9 +75,9 @@ def test_evaluate_json(command_line, checkpoint, flickr8k, tmp_path):
     assert {"python", "torch", "timm"} <= set(said["versions"])
     assert all(set(row) == ROW for row in rows)
     assert {row["images"] for row in rows} == {12}
-    names = ["newton", "residual", "layerwise", "layerwise-reference", "residual-reference"]
+    names = ["residual", "layerwise", "newton", "residual-reference", "layerwise-reference"]
     assert [(row["method"], row["known"]) for row in rows if row["metric"] == "mAP"] == [
-        ("none", 0), *((name, known) for name in names for known in (34, 100)),
+        ("unrefined", 0), *((name, known) for name in names for known in (34, 100)),
     ]  # fmt: skip
     assert sum(row["metric"] == "mAP, 50% wrong" for row in rows) == 5
     for row in rows:
@@ -88,7 +88,7 @@ def test_evaluate_json(command_line, checkpoint, flickr8k, tmp_path):
             assert row["sd"] == 0
     assert json.loads(file.read_text()) == said
     table = file.with_suffix(".md").read_text()
-    assert "| residual-reference | A | 100% |" in table
+    assert "| residual-reference | weights | 100% |" in table
 
 
 def test_evaluate_options(command_line, checkpoint, flickr8k):
@@ -119,7 +119,7 @@ def test_evaluate_text(command_line, checkpoint, flickr8k):
     assert code == 0
     rows = [row for row in json.loads(out)["rows"] if row["metric"] == "mAP"]
     rule = "Bayes' rule per word"
-    methods = ["none", rule, "residual", "residual, then Bayes' rule"]
+    methods = ["unrefined", rule, "residual", "residual, then Bayes' rule"]
     assert [row["method"] for row in rows] == methods
     assert [row["known"] for row in rows] == [0, 1, 1, 1]
 

@@ -7,13 +7,14 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 import feedback_adapter as fa
-from fa_evaluate.metrics import calibration, mean_of, ranked
-from fa_evaluate.protocols.partial_labels import (
-    Method,
-    PartialLabels,
+from fa_evaluate.metrics import (
+    calibration,
     mean_average_precision,
+    mean_of,
     negative_log_likelihood,
+    ranked,
 )
+from fa_evaluate.protocols.partial_labels import Method, PartialLabels
 from feedback_adapter.errors import DataError, OptionsError
 
 LABELS = tuple("abcdefghij")
@@ -96,7 +97,7 @@ def test_rows_by_hand(data):
     rows = protocol.run(adapter, images, truth, {"mine": arguments}, checkpoint="tiny")
     value = found(rows)
     assert {(method, known) for method, known, _ in value} == {
-        ("none", 0), ("mine", 40), ("mine", 100),
+        ("unrefined", 0), ("mine", 40), ("mine", 100),
     }  # fmt: skip
     _, scored = protocol.halves(10)
     there = [i for i in scored if truth[:, i].any()]
@@ -108,9 +109,9 @@ def test_rows_by_hand(data):
         return 100 * float(np.mean(each)), -np.log(likely).mean(1)
 
     base_map, base_nll = measured(adapter.predict(images).sigmoid().numpy())
-    assert value["none", 0, "mAP"] == pytest.approx(base_map, abs=1e-4)
-    assert value["none", 0, "NLL"] == pytest.approx(base_nll.mean(), abs=1e-5)
-    assert value["none", 0, "ms per image"] > 0
+    assert value["unrefined", 0, "mAP"] == pytest.approx(base_map, abs=1e-4)
+    assert value["unrefined", 0, "NLL"] == pytest.approx(base_nll.mean(), abs=1e-5)
+    assert value["unrefined", 0, "ms per image"] > 0
     for share in (40, 100):
         maps, losses = [], []
         for mask in protocol.masks(10, share):
@@ -130,9 +131,14 @@ def test_rows_by_hand(data):
         assert gain.value == pytest.approx(own["mAP"].value - base_map, abs=1e-4)
         assert gain.low < gain.value < gain.high
         assert gain.high - gain.low < own["mAP"].high - own["mAP"].low  # paired: less noise
-        assert (gain.checkpoint, gain.tier, gain.baseline, gain.images) == ("tiny", "A", False, 40)
+        assert (gain.checkpoint, gain.uses, gain.baseline, gain.images) == (
+            "tiny",
+            "weights",
+            False,
+            40,
+        )
     assert value["mine", 100, "mAP gain"] > 0  # what is known does help here
-    assert value["mine", 100, "NLL"] < value["none", 0, "NLL"]
+    assert value["mine", 100, "NLL"] < value["unrefined", 0, "NLL"]
 
 
 def test_strategies_are_measured_side_by_side(data):
@@ -151,12 +157,12 @@ def test_strategies_are_measured_side_by_side(data):
     value = found(rows)
     for share in (50, 100):  # no step: the plain model
         assert value["still", share, "mAP gain"] == pytest.approx(0)
-        assert value["still", share, "NLL"] == pytest.approx(value["none", 0, "NLL"])
+        assert value["still", share, "NLL"] == pytest.approx(value["unrefined", 0, "NLL"])
         assert value["still", share, "images made worse"] == 0
-    assert value["layerwise-reference", 100, "NLL"] != value["none", 0, "NLL"]
-    assert {row.method for row in rows if row.baseline} == {"none", "layerwise-reference"}
+    assert value["layerwise-reference", 100, "NLL"] != value["unrefined", 0, "NLL"]
+    assert {row.method for row in rows if row.baseline} == {"unrefined", "layerwise-reference"}
     assert len(notes) == 1 + 2 * (2 + 1)
-    assert notes[1] == "still, 50% known, draw 1"
+    assert notes[1] == "images 1 to 40 of 40, still, 50% known, draw 1"
 
 
 def test_splits_and_wrong_evidence(data):
@@ -173,30 +179,30 @@ def test_splits_and_wrong_evidence(data):
     assert row.sd > 0
 
 
-def test_methods_of_any_kind_and_a_rival():
+def test_methods_of_any_kind_and_a_baseline():
     random = np.random.default_rng(0)
     truth = random.random((50, 8)) < 0.4
-    plain = (0.5 * truth + random.random((50, 8))) / 1.5
+    unrefined = (0.5 * truth + random.random((50, 8))) / 1.5
     seen = []
 
-    def told(said, mask, unknown):
+    def given(said, mask, unknown):
         seen.append((said.copy(), mask.copy()))
-        return plain[:, unknown]
+        return unrefined[:, unknown]
 
     def right(said, mask, unknown):
         return np.where(truth, 0.9, 0.1)[:, unknown]
 
-    methods = [Method("rival", told, "B", baseline=True), Method("ours", right)]
+    methods = [Method("linear", given, "statistics", baseline=True), Method("ours", right)]
     protocol = PartialLabels(known=[50, 100], draws=2, splits=2)
-    rows = protocol.compare(methods, plain, truth, rival="rival")
+    rows = protocol.compare(methods, unrefined, truth, baseline="linear")
     value = found(rows)
     assert value["ours", 100, "mAP"] == 100
     for share in (50, 100):
-        assert value["rival", share, "mAP gain"] == 0  # it is the plain model
-        assert value["ours", share, "mAP gain over rival"] == pytest.approx(
+        assert value["linear", share, "mAP gain"] == 0  # it is the plain model
+        assert value["ours", share, "mAP gain over linear"] == pytest.approx(
             value["ours", share, "mAP gain"]
         )
-    assert not any(row.metric == "mAP gain over rival" and row.baseline for row in rows)
+    assert not any(row.metric == "mAP gain over linear" and row.baseline for row in rows)
     assert [int(mask.sum()) for _, mask in seen] == [2, 2, 2, 2, 4, 4]
     assert all(np.array_equal(said, truth) for said, _ in seen)
 

@@ -46,7 +46,7 @@ def test_hierarchy_by_hand(classes):
     log_p = adapter.predict(images).log_softmax(1)
     group = torch.tensor([0, 0, 1, 1])
     inside = log_p.masked_fill(group != group[fine].unsqueeze(1), -torch.inf)
-    assert found["none", "accuracy"] == pytest.approx(
+    assert found["unrefined", "accuracy"] == pytest.approx(
         100 * (log_p.argmax(1) == fine).double().mean().item()
     )
     assert found[MASK, "accuracy"] == pytest.approx(
@@ -54,7 +54,7 @@ def test_hierarchy_by_hand(classes):
     )
     own = inside.log_softmax(1).gather(1, fine.unsqueeze(1))
     assert found[MASK, "NLL"] == pytest.approx(-own.mean().item(), abs=1e-4)
-    assert found["still", "accuracy"] == found["none", "accuracy"]  # no step, no change
+    assert found["still", "accuracy"] == found["unrefined", "accuracy"]  # no step, no change
     assert found["still, masked", "NLL"] == pytest.approx(found[MASK, "NLL"])
     assert found["still, masked", "images made worse"] == 0
     gain = "accuracy gain over the masked softmax"
@@ -62,7 +62,7 @@ def test_hierarchy_by_hand(classes):
         found["residual-reference", "accuracy"] - found[MASK, "accuracy"]
     )
     assert {row.method for row in rows if row.baseline} == {
-        "none", MASK, "residual-reference", "residual-reference, masked",
+        "unrefined", MASK, "residual-reference", "residual-reference, masked",
     }  # fmt: skip
     flat = fa.wrap(adapter.model, labels=FINE, kind="multiclass")
     with pytest.raises(ModelError, match="has a hierarchy"):
@@ -99,7 +99,7 @@ def test_text_by_hand(words):
         plain.append(mean_average_precision(logits.numpy(), truth))
         bayes.append(mean_average_precision(told["output"].numpy(), truth))
         twice.append(mean_average_precision(both.numpy(), truth))
-    assert found["none", 0, "mAP"].value == pytest.approx(np.mean(plain))
+    assert found["unrefined", 0, "mAP"].value == pytest.approx(np.mean(plain))
     assert found[BAYES, 1, "mAP"].value == pytest.approx(np.mean(bayes))
     assert found[BAYES, 2, "mAP"].value == pytest.approx(np.mean(twice))
     assert found["still", 2, "mAP gain"].value == pytest.approx(0)
@@ -147,10 +147,10 @@ def test_intervals_of_precision_lie_around_it():
 
 def test_files_and_tables(tmp_path):
     rows = [
-        Row("net", "none", "A", True, 0, "mAP", 30.0, 0.0, 28.0, 32.0, 9),
-        Row("net", "residual", "A", False, 50, "mAP", 33.0, 0.5, 31.0, 35.0, 9),
-        Row("net", "residual", "A", False, 50, "mAP gain", 3.0, 0.5, 2.0, 4.0, 9),
-        Row("net", "residual", "A", False, 50, "images made worse", 0.25, 0.0, 0.2, 0.3, 9),
+        Row("net", "unrefined", "weights", True, 0, "mAP", 30.0, 0.0, 28.0, 32.0, 9),
+        Row("net", "residual", "weights", False, 50, "mAP", 33.0, 0.5, 31.0, 35.0, 9),
+        Row("net", "residual", "weights", False, 50, "mAP gain", 3.0, 0.5, 2.0, 4.0, 9),
+        Row("net", "residual", "weights", False, 50, "images made worse", 0.25, 0.0, 0.2, 0.3, 9),
     ]
     file = write_rows(tmp_path / "new" / "rows.json", rows, [0, 1], split="dev")
     assert read_rows(file) == rows
@@ -159,8 +159,8 @@ def test_files_and_tables(tmp_path):
     assert markdown(rows).splitlines() == [
         "**net**, 9 images",
         "",
-        "| method | tier | known | mAP | mAP gain | images made worse |",
+        "| method | uses | known | mAP | mAP gain | images made worse |",
         "| --- | --- | --- | --- | --- | --- |",
-        "| none | A |  | 30.00 |  |  |",
-        "| residual | A | 50% | 33.00 ± 0.50 | +3.00 ± 0.50 [+2.00, +4.00] | 25% |",
+        "| unrefined | weights |  | 30.00 |  |  |",
+        "| residual | weights | 50% | 33.00 ± 0.50 | +3.00 ± 0.50 [+2.00, +4.00] | 25% |",
     ]

@@ -1,7 +1,7 @@
 """What feedback has to beat: functions of a training set and a known set that give a predictor.
 
-Tiers: A uses the model's weights and the evidence, B also statistics of the training set, C a
-trained module. Strengths were chosen on dev.
+What each uses beside the evidence is said as in `fa_evaluate.rows.Row`: the model's weights alone,
+also statistics of the training set, or a trained module. Strengths were chosen on dev.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ Fit = Callable[[Training, np.ndarray, np.ndarray], Predictor]
 
 
 def masked(_: Training, __: np.ndarray, unknown: np.ndarray) -> Predictor:
-    """The plain model with the known outputs clamped: the unknown ones don't move."""
+    """The unrefined model with the known outputs clamped: the unknown ones don't move."""
     return lambda logits, _: sigmoid(logits[:, unknown])
 
 
 BASELINES: dict[str, tuple[str, Fit]] = {
-    "masked output": ("A", masked),
-    "label ridge": ("B", functools.partial(ridge, inputs=known_only, strength=0.01)),
-    "label logistic": ("C", functools.partial(logistic, inputs=known_only, strength=0.02)),
+    "masked output": ("weights", masked),
+    "label ridge": ("statistics", functools.partial(ridge, inputs=known_only, strength=0.01)),
+    "label logistic": ("trained", functools.partial(logistic, inputs=known_only, strength=0.02)),
     "ridge on probabilities and known": (
-        "B", functools.partial(ridge, inputs=with_probabilities, strength=0.01),
+        "statistics", functools.partial(ridge, inputs=with_probabilities, strength=0.01),
     ),
     "ridge on logits and known": (
-        "B", functools.partial(ridge, inputs=with_logits, strength=0.003),
+        "statistics", functools.partial(ridge, inputs=with_logits, strength=0.003),
     ),
-    "Gaussian-conditional logits": ("B", conditional_logits),
+    "Gaussian-conditional logits": ("statistics", conditional_logits),
     "logistic on logits and known": (
-        "C", functools.partial(logistic, inputs=with_logits, strength=0.02),
+        "trained", functools.partial(logistic, inputs=with_logits, strength=0.02),
     ),
-    "nearest neighbours in labels": ("B", neighbours),
+    "nearest neighbours in labels": ("statistics", neighbours),
 }  # fmt: skip
-"""Name to tier and function. All but the first are fitted anew for every known set."""
+"""Name to what it uses and function. All but the first are fitted anew for every known set."""

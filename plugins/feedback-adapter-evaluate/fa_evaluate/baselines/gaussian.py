@@ -26,7 +26,7 @@ def conditional_logits(
     absent = (x * (1 - y)).sum(0) / np.maximum((1 - y).sum(0), 1)
 
     def predict(logits: np.ndarray, said: np.ndarray) -> np.ndarray:
-        told = np.where(said > 0, there, absent)[:, known]
-        return sigmoid(logits[:, unknown] + (told - logits[:, known]) @ gain)
+        given = np.where(said > 0, there, absent)[:, known]
+        return sigmoid(logits[:, unknown] + (given - logits[:, known]) @ gain)
 
     return predict

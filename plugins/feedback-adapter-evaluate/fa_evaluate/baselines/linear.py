@@ -36,7 +36,7 @@ def ridge(
     mean, level = x.mean(0), y.mean(0)
     x = x - mean
     gram = x.T @ x / len(x) + strength * np.eye(x.shape[1])
-    weight = np.linalg.solve(gram, x.T @ (y - level) / len(x))
+    weight: np.ndarray = np.linalg.solve(gram, x.T @ (y - level) / len(x))
     return lambda logits, said: (inputs(logits, said, known) - mean) @ weight + level
 
 

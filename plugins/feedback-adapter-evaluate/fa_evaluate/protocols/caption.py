@@ -13,20 +13,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from fa_evaluate.baselines.caption_neighbours import Neighbours
+from fa_evaluate.bootstrap import Bootstrap
 from fa_evaluate.data.flickr8k import read_captions
-from fa_evaluate.methods import strategies_of, tier_of
-from fa_evaluate.protocols.caption_run import CaptionRun, outputs_of
+from fa_evaluate.methods import REFERENCE, strategies_of, uses_of
+from fa_evaluate.passes import Case, Images, refine_all
+from fa_evaluate.protocols.caption_board import CaptionBoard, CaptionTruth
 from fa_evaluate.request import Request
 from fa_evaluate.rows import Row
 from feedback_adapter.adapter import Adapter
-from feedback_adapter.errors import OptionsError
-from feedback_adapter.evidence.labels import Labels
+from feedback_adapter.errors import DataError, ModelError, OptionsError
 from feedback_adapter.evidence.text import Reliability
 
-__all__ = ["CaptionProtocol", "measure"]
+__all__ = ["CaptionProtocol", "measure", "outputs_of"]
 
 AMOUNTS = (25.0, 50.0, 75.0, 100.0)
 
@@ -82,14 +82,14 @@ class CaptionProtocol:
     def run(
         self,
         adapter: Adapter,
-        images: Tensor,
+        images: Images,
         captions: Sequence[Sequence[str]],
         targets: np.ndarray,
         strategies: Mapping[str, Mapping[str, Any]],
         progress: Callable[[str], None] = lambda _: None,
         *,
         checkpoint: str = "model",
-        rivals: Mapping[str, Neighbours] | None = None,
+        baselines: Mapping[str, Neighbours] | None = None,
     ) -> list[Row]:
         """Measure strategies side by side on the same images and the same draws.
 
@@ -99,36 +99,54 @@ class CaptionProtocol:
             captions: (N) each image's captions, the same number of each, two or more.
             targets: (N, words) bool: which words an image's captions have.
             strategies: Arguments of `Adapter.refine` for each, by the name to report.
-            progress: Called with a note before each pass over the images.
+            progress: Called with a note before each pass over a batch of images.
             checkpoint: Name to report.
-            rivals: Rivals without feedback, by the name to report.
+            baselines: Methods without feedback, by the name to report.
 
         Returns:
-            Rows of the plain model, the rivals and each strategy. Parts 1 and 2: CIDEr-D (as
-            COCO's evaluation gives it, about 0 to 1), BLEU-4 (0 to 100) and their gains over
-            the plain model; `known` in percent of the words. Part 3: mAP (0 to 100); `known` in
-            percent of the captions.
+            Rows of the unrefined model, the baselines and each strategy. Parts 1 and 2: CIDEr-D
+            (as COCO's evaluation gives it, about 0 to 1), BLEU-4 (0 to 100) and their gains over
+            the unrefined model; `known` in percent of the words. Part 3: mAP (0 to 100); `known`
+            in percent of the captions.
 
         Raises:
             DataError: The truth doesn't fit the model or the images.
             ModelError: The model lacks one of the two outputs.
         """
-        run = CaptionRun(self, adapter, images, captions, targets, checkpoint, progress)
-        rows = run.plain_rows()
-        for name, rival in (rivals or {}).items():
-            rows += run.words_known(
-                name, lambda told, known, rival=rival: run.rival(rival, told, known), "B", True
+        words, caption = outputs_of(adapter)
+        labels = adapter.outputs[words].labels
+        if len(images) != len(captions):
+            raise DataError(f"{len(images)} images, but captions of {len(captions)}.")
+        truth = CaptionTruth(captions, targets, labels, self.draws)
+        passes = list(truth.passes(lambda share: self.masks(len(labels), share), self.known))
+        cases = [
+            Case(f"{name}, {known}", truth.evidence(known, words, self.reliability), arguments)
+            for name, arguments in strategies.items()
+            for known in passes
+        ]
+        before, answers = refine_all(adapter, images, cases, batch=self.batch, progress=progress)
+        progress("writing captions")
+        bootstrap = Bootstrap(len(images), self.samples, self.seed)
+        board = CaptionBoard(truth, before.value, words, caption, bootstrap, self.beams, checkpoint)
+        rows = board.unrefined_rows()
+        for name, vectors in (baselines or {}).items():
+            progress(f"{name}, writing captions")
+            own = before.value[caption]
+            found = (
+                (known, before.value.replace(**{caption: vectors(own, truth.said(known), mask)}))
+                for known in passes
+                if (mask := known.known) is not None
             )
+            rows += board.rows(name, found, uses="statistics", baseline=True)
+        outputs = iter(answers)
         for name, arguments in strategies.items():
-            tier, baseline = tier_of(arguments), "reference" in name
-            rows += run.words_known(
+            progress(f"{name}, writing captions")
+            rows += board.rows(
                 name,
-                lambda told, known, own=arguments: run.refined(
-                    lambda part: Labels.from_tensors(told[part], known, run.words), own
-                ),
-                tier, baseline,
-            )  # fmt: skip
-            rows += run.caption_known(name, arguments, tier, baseline)
+                ((known, next(outputs).value) for known in passes),
+                uses=uses_of(arguments, adapter),
+                baseline=name.endswith(REFERENCE),
+            )
         return rows
 
 
@@ -151,3 +169,19 @@ def measure(request: Request) -> list[Row]:
         labelled.targets, strategies_of(request), request.progress,
         checkpoint=request.checkpoint,
     )  # fmt: skip
+
+
+def outputs_of(adapter: Adapter) -> tuple[str, str]:
+    """Names of the output of words and of the output that writes captions.
+
+    Raises:
+        ModelError: The model doesn't have one of each.
+    """
+    words = [name for name, spec in adapter.outputs.items() if spec.kind == "multilabel"]
+    writers = [name for name, spec in adapter.outputs.items() if spec.decoder is not None]
+    if len(words) != 1 or len(writers) != 1:
+        raise ModelError(
+            "This protocol needs a model with one multilabel output of words and one 'tokens' "
+            f"output with a decoder; {list(adapter.outputs)} has {words} and {writers}."
+        )
+    return words[0], writers[0]

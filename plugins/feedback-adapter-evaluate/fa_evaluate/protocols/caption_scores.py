@@ -1,4 +1,4 @@
-"""Scores of the captions that a model's outputs lead to, beside the plain model's."""
+"""Scores of the captions that a model's outputs lead to, beside the unrefined model's."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Written:
         self.references = [[tokenise(text) for text in own] for own in references]
         self.cider = Cider(self.references)
         self.bootstrap, self.beams, self.suffix = bootstrap, beams, suffix
-        self.plain: dict[str, np.ndarray] = {}
+        self.unrefined: dict[str, np.ndarray] = {}
 
     def compare_with(self, outputs: Outputs, caption: str) -> None:
-        """Take these outputs as the plain model's: gains are over them."""
-        self.plain = self._scores(outputs, caption)
+        """Take these outputs as the unrefined model's: gains are over them."""
+        self.unrefined = self._scores(outputs, caption)
 
     def __call__(self, outputs: Outputs, caption: str) -> dict[str, np.ndarray]:
         """Each metric, as `Bootstrap` gives it.
@@ -50,9 +50,9 @@ class Written:
         """
         found = self._scores(outputs, caption)
         gains = {
-            self._name(metric, self.beams[0], " gain"): found[name] - self.plain[name]
+            self._name(metric, self.beams[0], " gain"): found[name] - self.unrefined[name]
             for metric in ("CIDEr", "BLEU-4")
-            if (name := self._name(metric, self.beams[0])) in self.plain
+            if (name := self._name(metric, self.beams[0])) in self.unrefined
         }
         return {**found, **gains}
 

@@ -6,7 +6,6 @@ Source: Wang, Wang, Gandhi, Ordonez, "Feedback-prop", CVPR 2018, section 4.2 and
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,19 +14,23 @@ import torch
 from torch import Tensor
 
 from fa_evaluate.bootstrap import Bootstrap
-from fa_evaluate.methods import REFERENCES, strategies_of, tier_of
+from fa_evaluate.methods import REFERENCE, strategies_of, uses_of
 from fa_evaluate.metrics import mean_of
+from fa_evaluate.passes import Case, Images, refine_all
 from fa_evaluate.request import Request
-from fa_evaluate.rows import PLAIN, Row
+from fa_evaluate.rows import UNREFINED, Row
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import ModelError
 from feedback_adapter.evidence.coarse import Coarse
 from feedback_adapter.outputs import Outputs
 
-__all__ = ["MASK", "Hierarchy", "measure"]
+__all__ = ["MASK", "MASKED", "Hierarchy", "measure"]
 
 MASK = "masked softmax"
-"""Name of the baseline: the plain model, with the classes outside the coarse class ruled out."""
+"""Name of the baseline: the unrefined model, with all classes outside the coarse one ruled out."""
+
+MASKED = ", masked"
+"""What the name of a method ends in where the mask is applied to what refinement gave."""
 
 _LEAST = -30.0
 """A class that a mask rules out is this likely, in nats: a wrong mask costs no more."""
@@ -50,7 +53,7 @@ class Hierarchy:
     def run(
         self,
         adapter: Adapter,
-        images: Tensor,
+        images: Images,
         fine: Tensor,
         methods: Mapping[str, Mapping[str, Any]],
         *,
@@ -69,7 +72,7 @@ class Hierarchy:
             progress: Called with a note before each pass.
 
         Returns:
-            Rows of the plain model, of the masked softmax, and of each method alone and
+            Rows of the unrefined model, of the masked softmax, and of each method alone and
             masked: accuracy (0 to 100), its gain over the masked softmax, NLL (nats), the
             share of images whose class is less likely than by the masked softmax, and
             milliseconds per image.
@@ -81,51 +84,52 @@ class Hierarchy:
         spec = adapter.outputs[output]
         groups = spec.hierarchy or {}
         parent = {label: coarse for coarse, members in groups.items() for label in members}
-        classes = [parent[spec.labels[index]] for index in fine.tolist()]
-        found: dict[str, list[Tensor]] = {}
-        clocks: dict[str, float] = {}
+        known = [parent[spec.labels[index]] for index in fine.tolist()]
+        mask = Coarse(known, output=output).bind(adapter.outputs, len(known))
+        cases = [_case(name, known, output, arguments) for name, arguments in methods.items()]
+        before, answers = refine_all(adapter, images, cases, batch=self.batch, progress=progress)
+        found: dict[str, Tensor] = {}
+        seconds: dict[str, float] = {}
 
-        def add(name: str, logits: Tensor, started: float) -> None:
-            found.setdefault(name, []).append(logits.log_softmax(1))
-            clocks[name] = clocks.get(name, 0.0) + time.perf_counter() - started
+        def add(name: str, masked: str, outputs: Outputs, took: float) -> None:
+            found[name] = outputs[output].log_softmax(1)
+            found[masked] = mask.clamp(outputs)[output].log_softmax(1)
+            seconds[name] = seconds[masked] = took
 
-        for rows in torch.arange(len(images)).split(self.batch):
-            told = [classes[index] for index in rows.tolist()]
-            mask = Coarse(told, output=output)
-            progress(f"{PLAIN}, images {int(rows[0])} to {int(rows[-1])}")
-            started = time.perf_counter()
-            plain = adapter.predict(images[rows])
-            values = plain if isinstance(plain, dict) else {output: plain}
-            before = Outputs(values, adapter.outputs)
-            add(PLAIN, before[output], started)
-            add(MASK, mask.clamp(before)[output], started)
-            for name, arguments in methods.items():
-                progress(f"{name}, images {int(rows[0])} to {int(rows[-1])}")
-                rest = dict(arguments)
-                evidence = Coarse(told, through=rest.pop("through", "classes"), output=output)
-                started = time.perf_counter()
-                after = adapter.refine(images[rows], evidence, **rest).outputs_after
-                add(name, after[output], started)
-                add(f"{name}, masked", mask.clamp(after)[output], started)
+        add(UNREFINED, MASK, before.value, before.seconds)
+        for name, answer in zip(methods, answers, strict=True):
+            outputs = before.value.replace(**{output: answer.value})
+            add(name, name + MASKED, outputs, answer.seconds)
         bootstrap = Bootstrap(len(images), self.samples, self.seed)
-        log_p = {name: torch.cat(parts) for name, parts in found.items()}
-        base = _scores(log_p[MASK], fine, log_p[MASK], bootstrap)
-        result: list[Row] = []
-        for name, value in log_p.items():
-            scores = _scores(value, fine, log_p[MASK], bootstrap)
-            ms = clocks[name] * 1e3 / len(images)
+        base = _scores(found[MASK], fine, found[MASK], bootstrap)
+        rows: list[Row] = []
+        for name, value in found.items():
+            scores = _scores(value, fine, found[MASK], bootstrap)
+            ms = seconds[name] * 1e3 / len(images)
             draw = {
                 "accuracy": scores["accuracy"],
                 "accuracy gain over the masked softmax": scores["accuracy"] - base["accuracy"],
                 **scores,
                 "ms per image": bootstrap(lambda _, ms=ms: ms),
             }
-            own = methods.get(name.removesuffix(", masked"), {})
-            result += bootstrap.rows(
-                checkpoint, name, 0 if name == PLAIN else 100, [draw], tier=tier_of(own),
-                baseline=name in (PLAIN, MASK) or "reference" in name,
+            own = methods.get(name.removesuffix(MASKED))
+            rows += bootstrap.rows(
+                checkpoint, name, 0 if name == UNREFINED else 100, [draw],
+                uses="weights" if own is None else uses_of(own, adapter),
+                baseline=own is None or REFERENCE in name,
             )  # fmt: skip
-        return result
+        return rows
+
+
+def _case(name: str, known: list[str], output: str, arguments: Mapping[str, Any]) -> Case:
+    rest = dict(arguments)
+    through = rest.pop("through", "classes")
+    return Case(
+        name,
+        lambda rows: Coarse([known[i] for i in rows.tolist()], through=through, output=output),
+        rest,
+        read=lambda after: after[output],
+    )
 
 
 def fine_output(adapter: Adapter) -> str:
@@ -145,8 +149,7 @@ def measure(request: Request) -> list[Row]:
     adapter = request.adapter
     labelled = request.labelled(fine_output(adapter))
     fine = torch.from_numpy(labelled.targets.argmax(1))
-    names = request.strategies or ("residual", *REFERENCES)
-    chosen = strategies_of(dataclasses.replace(request, strategies=names))
+    chosen = strategies_of(request)
     methods: dict[str, dict[str, Any]] = {}
     for name, arguments in chosen.items():
         methods[name] = arguments
@@ -159,10 +162,10 @@ def measure(request: Request) -> list[Row]:
 
 
 def _scores(
-    log_p: Tensor, fine: Tensor, rival: Tensor, bootstrap: Bootstrap
+    log_p: Tensor, fine: Tensor, baseline: Tensor, bootstrap: Bootstrap
 ) -> dict[str, np.ndarray]:
     place = fine.unsqueeze(1)
-    own, other = log_p.gather(1, place)[:, 0], rival.gather(1, place)[:, 0]
+    own, other = log_p.gather(1, place)[:, 0], baseline.gather(1, place)[:, 0]
     right = (log_p.argmax(1) == fine).numpy()
     return {
         "accuracy": bootstrap(mean_of(100.0 * right)),

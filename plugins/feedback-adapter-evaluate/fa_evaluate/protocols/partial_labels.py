@@ -6,31 +6,25 @@ Source: Wang, Wang, Gandhi, Ordonez, "Feedback-prop", CVPR 2018, section 4.1 and
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fa_evaluate.bootstrap import Bootstrap
-from fa_evaluate.methods import strategies_of, tier_of
-from fa_evaluate.metrics import mean_average_precision, negative_log_likelihood
-from fa_evaluate.protocols.unknown_labels import Method, UnknownLabels
+from fa_evaluate.methods import REFERENCE, strategies_of, uses_of
+from fa_evaluate.passes import Case, Images, refine_all
+from fa_evaluate.protocols.partial_scores import Board, Draw
+from fa_evaluate.protocols.unknown_labels import Method
 from fa_evaluate.request import Request
-from fa_evaluate.rows import PLAIN, Row
+from fa_evaluate.rows import Row
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import DataError, ModelError, OptionsError
 from feedback_adapter.evidence.labels import Labels
 
-__all__ = [
-    "Method",
-    "PartialLabels",
-    "mean_average_precision",
-    "measure",
-    "negative_log_likelihood",
-]
+__all__ = ["Method", "PartialLabels", "measure"]
 
 AMOUNTS = (25.0, 50.0, 75.0, 100.0)
 
@@ -86,30 +80,56 @@ class PartialLabels:
         random = np.random.default_rng([self.seed + number, round(share * 1000)])
         return targets ^ (random.random(targets.shape) < share / 100)
 
+    def draws_of(self, labels: int) -> list[Draw]:
+        """Every pass over the images: amount by amount, then those with wrong evidence."""
+        halves = [self.halves(labels, split)[1] for split in range(self.splits)]
+        draws = [
+            Draw(share, split, number, None, known, scored)
+            for share in filter(None, self.known)  # with nothing known nothing is refined
+            for split, scored in enumerate(halves)
+            for number, known in enumerate(self.masks(labels, share, split))
+        ]
+        for share in self.flip:
+            for split, scored in enumerate(halves):
+                (known,) = self.masks(labels, 100, split)
+                draws.append(Draw(100, split, 0, share, known, scored))
+        return draws
+
+    def said(self, targets: np.ndarray, draw: Draw) -> np.ndarray:
+        """What a draw says of all labels, (N, labels) bool; only the known ones are used."""
+        return targets if draw.wrong is None else self.wrong(targets, draw.wrong, draw.split)
+
     def run(
         self,
         adapter: Adapter,
-        images: Tensor,
+        images: Images,
         targets: np.ndarray,
         strategies: Mapping[str, Mapping[str, Any]],
         *,
+        others: Sequence[Method] = (),
+        baseline: str | None = None,
         checkpoint: str = "model",
         progress: Callable[[str], None] = lambda _: None,
     ) -> list[Row]:
         """Measure strategies side by side on the same images and the same draws.
+
+        Every batch of images goes through the model once. The refined probabilities are kept
+        until the end: 4 bytes for each image, scored label, draw and strategy.
 
         Args:
             adapter: A model with one multilabel output.
             images: (N, channels, height, width), as the model takes them.
             targets: (N, labels) bool, the truth.
             strategies: Arguments of `Adapter.refine` for each, by the name to report.
+            others: Methods of other kinds, reported before the strategies.
+            baseline: Name of one of these: the gain over it is reported as well.
             checkpoint: Name to report.
-            progress: Called with a note before each pass over the images.
+            progress: Called with a note before each pass over a batch of images.
 
         Returns:
-            Rows of the plain model, then of each strategy: mAP (0 to 100), its gain over
-            the plain model, NLL (nats per unknown label), ECE, the share of images whose
-            likelihood fell, and milliseconds per image.
+            Rows of the unrefined model, then of each method: mAP (0 to 100), its gain over the
+            unrefined model, NLL (nats per unknown label), ECE, the share of images whose
+            likelihood fell, and milliseconds per image (of strategies only).
 
         Raises:
             DataError: The truth has another number of labels than the model.
@@ -120,34 +140,31 @@ class PartialLabels:
                 f"targets is {targets.shape}, but {len(images)} images and {count} labels "
                 f"need {(len(images), count)}."
             )
-        methods = [
-            Method(
-                name,
-                lambda said, mask, scored, arguments=arguments: self._refined(
-                    adapter, images, said, mask, arguments
-                )[:, scored],
-                tier_of(arguments),
-                "reference" in name,
-            )
+        (output,) = adapter.outputs
+        draws = self.draws_of(count)
+        cases = [
+            self._case(f"{name}, {draw}", output, targets, draw, arguments)
             for name, arguments in strategies.items()
+            for draw in draws
         ]
-        progress(PLAIN)
-        started = time.perf_counter()
-        parts = [torch.as_tensor(adapter.predict(part)) for part in images.split(self.batch)]
-        seconds = time.perf_counter() - started
-        plain = torch.cat(parts).sigmoid().numpy()
-        return self.compare(
-            methods, plain, targets, seconds=seconds, checkpoint=checkpoint, progress=progress
-        )
+        before, answers = refine_all(adapter, images, cases, batch=self.batch, progress=progress)
+        unrefined = before.value.probabilities()[output].numpy()
+        board = self._board(unrefined, targets, checkpoint, baseline)
+        rows = board.unrefined_rows(before.seconds) + self._others(others, board, targets, progress)
+        found = iter(answers)
+        for name, arguments in strategies.items():
+            own = [(answer.value.numpy(), answer.seconds) for answer in islice(found, len(draws))]
+            published = name.endswith(REFERENCE)
+            rows += board.rows(name, own, uses=uses_of(arguments, adapter), baseline=published)
+        return rows
 
     def compare(
         self,
         methods: Sequence[Method],
-        plain: np.ndarray,
+        unrefined: np.ndarray,
         targets: np.ndarray,
         *,
-        seconds: float = 0.0,
-        rival: str | None = None,
+        baseline: str | None = None,
         checkpoint: str = "model",
         progress: Callable[[str], None] = lambda _: None,
     ) -> list[Row]:
@@ -155,10 +172,9 @@ class PartialLabels:
 
         Args:
             methods: What to measure.
-            plain: (N, labels), the plain model's probabilities.
+            unrefined: (N, labels), the unrefined model's probabilities.
             targets: (N, labels) bool, the truth.
-            seconds: What the plain model took, if that is known.
-            rival: Name of one of them, which comes before those that aren't baselines: their
+            baseline: Name of one of them, which comes before those that aren't baselines: their
                 gain over it is reported as well.
             checkpoint: Name to report.
             progress: Called with a note before each pass.
@@ -166,62 +182,54 @@ class PartialLabels:
         Returns:
             See `run`.
         """
-        count = targets.shape[1]
+        board = self._board(unrefined, targets, checkpoint, baseline)
+        return board.unrefined_rows() + self._others(methods, board, targets, progress)
+
+    def _board(
+        self, unrefined: np.ndarray, targets: np.ndarray, checkpoint: str, baseline: str | None
+    ) -> Board:
         bootstrap = Bootstrap(len(targets), self.samples, self.seed)
-        halves = [self.halves(count, number)[1] for number in range(self.splits)]
-        scorers = [UnknownLabels(plain[:, own], targets[:, own], bootstrap) for own in halves]
-        clock = self._clock(seconds, bootstrap) if seconds else {}
-        own = [{**scorer.plain, **clock} for scorer in scorers]
-        rows = bootstrap.rows(checkpoint, PLAIN, 0, own, baseline=True)
-        best: dict[tuple[float, int, int], np.ndarray] = {}
+        count = targets.shape[1]
+        scored = [self.halves(count, split)[1] for split in range(self.splits)]
+        return Board(
+            self.draws_of(count), scored, unrefined, targets, bootstrap,
+            checkpoint=checkpoint, baseline=baseline,
+        )  # fmt: skip
+
+    def _others(
+        self,
+        methods: Sequence[Method],
+        board: Board,
+        targets: np.ndarray,
+        progress: Callable[[str], None],
+    ) -> list[Row]:
+        def answers(method: Method) -> Iterator[tuple[np.ndarray, None]]:
+            for draw in board.draws:
+                progress(f"{method.name}, {draw}")
+                yield method.predict(self.said(targets, draw), draw.known, draw.scored), None
+
+        rows: list[Row] = []
         for method in methods:
-            for share in filter(None, self.known):  # with nothing known all are the plain model
-                draws: list[dict[str, np.ndarray]] = []
-                for number, scored in enumerate(halves):
-                    for draw, mask in enumerate(self.masks(count, share, number)):
-                        progress(f"{method.name}, {share:g}% known, draw {draw + 1}")
-                        started = time.perf_counter()
-                        p = method.predict(targets, mask, scored)
-                        clock = self._clock(time.perf_counter() - started, bootstrap)
-                        found = scorers[number](p)
-                        key = (share, number, draw)
-                        if method.name == rival:
-                            best[key] = found["mAP"]
-                        elif key in best and not method.baseline:
-                            found[f"mAP gain over {rival}"] = found["mAP"] - best[key]
-                        draws.append({**found, **clock})
-                rows += method.rows(bootstrap, checkpoint, share, draws)
-            for share in self.flip:
-                draws = []
-                for number, scored in enumerate(halves):
-                    progress(f"{method.name}, {share:g}% wrong")
-                    (mask,) = self.masks(count, 100, number)
-                    p = method.predict(self.wrong(targets, share, number), mask, scored)
-                    found = scorers[number](p)
-                    draws.append({f"{m}, {share:g}% wrong": found[m] for m in ("mAP", "mAP gain")})
-                rows += method.rows(bootstrap, checkpoint, 100, draws)
+            rows += board.rows(
+                method.name, answers(method), uses=method.uses, baseline=method.baseline
+            )
         return rows
 
-    def _clock(self, seconds: float, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
-        ms = seconds * 1e3 / bootstrap.images
-        return {"ms per image": bootstrap(lambda _: ms)}
-
-    def _refined(
+    def _case(
         self,
-        adapter: Adapter,
-        images: Tensor,
-        said: np.ndarray,
-        mask: np.ndarray,
+        name: str,
+        output: str,
+        targets: np.ndarray,
+        draw: Draw,
         arguments: Mapping[str, Any],
-    ) -> np.ndarray:
-        (output,) = adapter.outputs
-        known, told = torch.from_numpy(mask), torch.from_numpy(said)
-        parts: list[np.ndarray] = []
-        for rows in torch.arange(len(images)).split(self.batch):
-            evidence = Labels.from_tensors(told[rows], known)
-            result = adapter.refine(images[rows], evidence, **arguments)
-            parts.append(result.outputs_after.probabilities()[output].numpy())
-        return np.concatenate(parts)
+    ) -> Case:
+        known, said = torch.from_numpy(draw.known), torch.from_numpy(self.said(targets, draw))
+        return Case(
+            name,
+            lambda rows: Labels.from_tensors(said[rows], known),
+            arguments,
+            read=lambda after: after.probabilities()[output][:, draw.scored],
+        )
 
 
 def measure(request: Request) -> list[Row]:

@@ -8,25 +8,26 @@ evidence of its own, so that a word that three of them mention counts three time
 from __future__ import annotations
 
 import dataclasses
-import time
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fa_evaluate import data as readers
 from fa_evaluate.bootstrap import Bootstrap
 from fa_evaluate.data.words import targets_for
-from fa_evaluate.methods import strategies_of, tier_of
+from fa_evaluate.methods import REFERENCE, strategies_of, uses_of
+from fa_evaluate.passes import Case, Images, refine_all
 from fa_evaluate.protocols.unknown_labels import UnknownLabels
 from fa_evaluate.request import Request
-from fa_evaluate.rows import PLAIN, Row
+from fa_evaluate.rows import UNREFINED, Row
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import DataError, OptionsError
 from feedback_adapter.evidence.base import All, Evidence
 from feedback_adapter.evidence.text import Reliability, Text
+from feedback_adapter.outputs import Outputs
 
 __all__ = [
     "AND_BAYES",
@@ -73,7 +74,7 @@ class TextNearby:
     def run(
         self,
         adapter: Adapter,
-        images: Tensor,
+        images: Images,
         captions: Sequence[Sequence[str]],
         methods: Mapping[str, Mapping[str, Any]],
         *,
@@ -107,52 +108,63 @@ class TextNearby:
                 f"{max(self.amounts)} of the others there must be more."
             )
         (output,) = adapter.outputs
-        bootstrap = Bootstrap(len(images), self.samples, self.seed)
-        progress(PLAIN)
-        parts = torch.arange(len(images)).split(self.batch)
-        logits = torch.cat([torch.as_tensor(adapter.predict(images[rows])) for rows in parts])
-        plain = adapter.read(logits)
+
+        @functools.cache
+        def known(amount: int, left_out: int, absent: float) -> Evidence:
+            texts = others(captions, left_out, amount)
+            evidence = evidence_of(texts, reliability, absent)
+            return evidence.bind(adapter.outputs, len(captions))
+
+        passes = [
+            (amount, left_out, name)
+            for amount in self.amounts
+            for left_out in range(self.draws)
+            for name in methods
+        ]
+        cases: list[Case] = []
+        for amount, left_out, name in passes:
+            note = f"{name}, {amount} captions, without number {left_out + 1}"
+            rest = dict(methods[name])
+            evidence = known(amount, left_out, rest.pop("absent", 1.0))
+            cases.append(Case(note, evidence.take, rest, read=lambda after: after[output]))
+        before, answers = refine_all(adapter, images, cases, batch=self.batch, progress=progress)
+        refined = dict(zip(passes, answers, strict=True))
+        bootstrap = Bootstrap(len(captions), self.samples, self.seed)
+        probabilities = before.value.probabilities()[output].numpy()
         scorers = [
             UnknownLabels(
-                logits.sigmoid().numpy(),
+                probabilities,
                 targets_for([[own[left_out]] for own in captions], adapter.labels),
                 bootstrap,
             )
             for left_out in range(self.draws)
         ]
-        rows = bootstrap.rows(checkpoint, PLAIN, 0, [s.plain for s in scorers], baseline=True)
+        rows = bootstrap.rows(
+            checkpoint, UNREFINED, 0, [scorer.unrefined for scorer in scorers], baseline=True
+        )
         for amount in self.amounts:
             found: dict[str, list[dict[str, np.ndarray]]] = {}
             for left_out, scorer in enumerate(scorers):
-                texts = others(captions, left_out, amount)
-                told = evidence_of(texts, reliability).bind(adapter.outputs, len(captions))
-                bayes = told.clamp(plain)[output].sigmoid()
-                found.setdefault(BAYES, []).append(scorer(bayes.numpy()))
-                for name, arguments in methods.items():
-                    progress(f"{name}, {amount} captions, without number {left_out + 1}")
-                    rest = dict(arguments)
-                    evidence = evidence_of(texts, reliability, rest.pop("absent", 1.0))
-                    evidence = evidence.bind(adapter.outputs, len(captions))
-                    started = time.perf_counter()
-                    after = torch.cat(
-                        [
-                            adapter.refine(images[part], evidence.take(part), **rest).outputs_after[
-                                output
-                            ]
-                            for part in parts
-                        ]
-                    )
-                    ms = (time.perf_counter() - started) * 1e3 / len(images)
+                rule = known(amount, left_out, 1.0)
+
+                def ruled(outputs: Outputs, rule: Evidence = rule) -> np.ndarray:
+                    return rule.clamp(outputs)[output].sigmoid().numpy()
+
+                found.setdefault(BAYES, []).append(scorer(ruled(before.value)))
+                for name in methods:
+                    after = refined[amount, left_out, name]
+                    ms = after.seconds * 1e3 / len(captions)
                     clock = bootstrap(lambda _, ms=ms: ms)
-                    draw = {**scorer(after.sigmoid().numpy()), "ms per image": clock}
+                    draw = {**scorer(after.value.sigmoid().numpy()), "ms per image": clock}
                     found.setdefault(name, []).append(draw)
-                    both = told.clamp(plain.replace(**{output: after}))[output].sigmoid()
-                    found.setdefault(f"{name}{AND_BAYES}", []).append(scorer(both.numpy()))
+                    both = ruled(before.value.replace(**{output: after.value}))
+                    found.setdefault(f"{name}{AND_BAYES}", []).append(scorer(both))
             for name, draws in found.items():
+                own = methods.get(name.removesuffix(AND_BAYES))
                 rows += bootstrap.rows(
                     checkpoint, name, amount, draws,
-                    tier=tier_of(methods.get(name.removesuffix(AND_BAYES), {})),
-                    baseline=name == BAYES or "reference" in name,
+                    uses="weights" if own is None else uses_of(own, adapter),
+                    baseline=own is None or REFERENCE in name,
                 )  # fmt: skip
         return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from fa_evaluate.metrics import (
     negative_log_likelihood,
     ranked,
 )
-from fa_evaluate.rows import Row
 
 __all__ = ["Method", "UnknownLabels"]
 
@@ -27,41 +26,29 @@ class Method:
         name: See `Row`.
         predict: From what is said (N, labels) bool, which labels are known (labels,) bool,
             and the indices of those to predict, to their probabilities (N, indices).
-        tier: See `Row`.
+        uses: See `Row`.
         baseline: See `Row`.
     """
 
     name: str
     predict: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-    tier: str = "A"
+    uses: str = "weights"
     baseline: bool = False
-
-    def rows(
-        self,
-        bootstrap: Bootstrap,
-        checkpoint: str,
-        known: float,
-        draws: Sequence[Mapping[str, np.ndarray]],
-    ) -> list[Row]:
-        """See `Bootstrap.rows`."""
-        return bootstrap.rows(
-            checkpoint, self.name, known, draws, tier=self.tier, baseline=self.baseline
-        )
 
 
 class UnknownLabels:
-    """Scores of predictions of the unknown labels, beside the plain model's.
+    """Scores of predictions of the unknown labels, beside the unrefined model's.
 
     Args:
-        plain: (N, labels), the plain model's probabilities.
+        unrefined: (N, labels), the unrefined model's probabilities.
         truth: (N, labels) bool.
         bootstrap: Resamples of the N images.
     """
 
-    def __init__(self, plain: np.ndarray, truth: np.ndarray, bootstrap: Bootstrap) -> None:
+    def __init__(self, unrefined: np.ndarray, truth: np.ndarray, bootstrap: Bootstrap) -> None:
         self.truth, self.bootstrap = truth.astype(bool), bootstrap
-        self._losses = negative_log_likelihood(plain, self.truth).mean(1)
-        self.plain = self._scores(plain, self._losses)
+        self._losses = negative_log_likelihood(unrefined, self.truth).mean(1)
+        self.unrefined = self._scores(unrefined, self._losses)
 
     def __call__(self, probabilities: np.ndarray) -> dict[str, np.ndarray]:
         """Each metric of a method's probabilities (N, labels), as `Bootstrap` gives it."""
@@ -70,7 +57,7 @@ class UnknownLabels:
         worse = mean_of(losses > self._losses + 1e-9)
         return {
             "mAP": scores["mAP"],
-            "mAP gain": scores["mAP"] - self.plain["mAP"],
+            "mAP gain": scores["mAP"] - self.unrefined["mAP"],
             **scores,
             "images made worse": self.bootstrap(worse),
         }

@@ -19,8 +19,7 @@ from feedback_adapter.adapter import Adapter
 from feedback_adapter.batches import in_batches, join, split
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
-
-PREPARES = hasattr(Adapter, "prepare")
+from feedback_adapter.prepared import Prepared
 
 __all__ = ["Answer", "Case", "Images", "refine_all", "unrefined_logits"]
 
@@ -82,34 +81,43 @@ def refine_all(
         images: N images. Each batch is asked for once, and let go before the next.
         cases: What to measure. Those with the same pivots share the pass that prepares a batch.
         batch: Images at a time, at least 1.
-        progress: Called with a note before each case of each batch.
+        progress: Called with a note before each batch is read, and before each case of it.
+
+    Returns:
+        The unrefined model's outputs, and what each case reads of the refined ones. The seconds of
+        the former are those of the pass that prepares the images.
     """
     first: list[Outputs] = []
     parts: list[list[Any]] = [[] for _ in cases]
     spent, seconds = 0.0, [0.0] * len(cases)
     for rows in split(len(images), batch):
         place = f"images {int(rows[0]) + 1} to {int(rows[-1]) + 1} of {len(images)}"
-        progress(f"{place}, unrefined")
+        progress(f"{place}, reading")
         photos = images[rows]
-        started = time.perf_counter()
-        first.append(adapter.unrefined(photos))
-        spent += time.perf_counter() - started
-        prepared: dict[Any, tuple[Any, float]] = {}
+        prepared: dict[Any, tuple[Prepared, float]] = {}
         for number, case in enumerate(cases):
             progress(f"{place}, {case.name}")
             arguments = dict(case.arguments)
-            pivots = arguments["pivots"] = arguments.get("pivots") or adapter.defaults.pivots
-            key = pivots if isinstance(pivots, str) else tuple(pivots)
+            pivots = arguments.pop("pivots", None) or adapter.defaults.pivots
+            key = (pivots,) if isinstance(pivots, str) else tuple(pivots)
             evidence = case.evidence(rows)
             if key not in prepared:
                 started = time.perf_counter()
-                kept = adapter.prepare(photos, pivots=pivots) if PREPARES else photos
+                kept = adapter.prepare(photos, pivots=pivots)
                 prepared[key] = kept, time.perf_counter() - started
             kept, once = prepared[key]
             started = time.perf_counter()
             after = adapter.refine(kept, evidence, **arguments).outputs_after
             seconds[number] += once + time.perf_counter() - started
             parts[number].append(case.read(after))
+        if prepared:
+            kept, once = next(iter(prepared.values()))
+            first.append(kept.unrefined(adapter.read))
+            spent += once
+        else:
+            started = time.perf_counter()
+            first.append(adapter.unrefined(photos))
+            spent += time.perf_counter() - started
     answers = [Answer(join(own), took) for own, took in zip(parts, seconds, strict=True)]
     return Answer(join(first), spent), answers
 

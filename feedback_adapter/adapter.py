@@ -37,13 +37,13 @@ __all__ = ["Adapter"]
 
 
 class Adapter:
-    """A model that can be told what is known. Make it with `wrap` or `load`.
+    """A model, and what its outputs mean. Make it with `wrap` or `load`.
 
     Args:
         model: Any `nn.Module` that takes images. It is used, never changed.
         outputs: What the model returns, by name.
         transform: How photos become the model's input, if known.
-        defaults: What `refine` does where it isn't told.
+        defaults: What `refine` does where its arguments don't say.
         priors: Label statistics of a training set, by output; see `fit_prior`.
         card: What the checkpoint that it comes from says of itself; `save` keeps it.
     """
@@ -186,15 +186,25 @@ class Adapter:
         made = self.defaults.options_for(spec.name, spec.options, options, overrides)
         if inputs.batch == 0:
             return self._empty(inputs, bound, spec.name)
-        with frozen(self.model):
-            prepared = images if isinstance(images, Prepared) else None
-            if prepared is not None and pivots is None:
-                sites = prepared.pivots
-            else:
-                sites = self._pivots(inputs, pivots)
-            recorded = None if prepared is None else prepared.from_pivots(sites)
-            problem = Problem(self.model, inputs, bound, sites, self.read, self.priors, recorded)
-            result = spec.strategy(made).refine(problem)
+        sites: tuple[Site, ...] = ()
+        try:
+            with frozen(self.model):
+                prepared = images if isinstance(images, Prepared) else None
+                if prepared is not None and pivots is None:
+                    sites = prepared.pivots
+                else:
+                    sites = self._pivots(inputs, pivots)
+                recorded = None if prepared is None else prepared.from_pivots(sites)
+                problem = Problem(
+                    self.model, inputs, bound, sites, self.read, self.priors, recorded
+                )
+                result = spec.strategy(made).refine(problem)
+        except (EvidenceError, SiteError) as error:
+            names = [site.name for site in sites] or pivots
+            shape = tuple(inputs.images.shape)
+            given = f"Given: strategy={spec.name!r}, pivots={names!r}, images {shape}, {self!r}."
+            error.args = (f"{error} {given}",)
+            raise
         return dataclasses.replace(result, strategy=spec.name, images=self._pictures(inputs))
 
     def choose_pivots(self, images: Any, evidence: Evidence, **arguments: Any) -> Choice:
@@ -234,12 +244,12 @@ class Adapter:
     def fit_prior(
         self, probabilities: Tensor, targets: Tensor, *, output: str | None = None
     ) -> LabelPrior:
-        """Learn from training images which labels go together, for `strategy="posterior"`.
+        """Learn from training images which labels go together, for strategies that use that.
 
         Args:
             probabilities: (images, labels), what this model says of them, in [0, 1].
             targets: (images, labels), the truth.
-            output: Of which output; needed only where there are several.
+            output: Name of the output that they belong to; needed only where there are several.
 
         Returns:
             The statistics, which the adapter uses from now on, and `save` keeps.

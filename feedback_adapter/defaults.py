@@ -1,4 +1,4 @@
-"""What `refine` does where it isn't told: which strategy, which pivots, which options.
+"""What `refine` does where its arguments don't say: which strategy, which pivots, which options.
 
 No strategy is named here. Which one is the default follows from what each says of itself in its
 `StrategySpec`: `suits` gives a number for the problem at hand, and the highest number wins.
@@ -22,7 +22,7 @@ CHOSEN = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Defaults:
-    """What `refine` does where it isn't told.
+    """What `refine` does where its arguments don't say.
 
     Args:
         strategy: Name of the strategy, or `None` for the one that suits best.

@@ -28,7 +28,7 @@ class LabelPrior:
 
     Args:
         mean: (2, labels), of the model's probabilities and of the labels.
-        covariance: (3, labels, labels), of p with p, of y with p, and of y with y.
+        covariance: (3, labels, labels): the covariances of p with p, of y with p, and of y with y.
     """
 
     mean: Tensor

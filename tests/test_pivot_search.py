@@ -47,6 +47,8 @@ def evidence(batch: int) -> fa.Labels:
 def test_it_chooses_the_site_whose_refinement_predicts_what_is_hidden(adapter):
     images = torch.randn(40, 6)
     choice = adapter.choose_pivots(images, evidence(40), pivots=["early", "middle"], steps=5)
+    assert repr(choice).startswith("Choice(strategy='residual', pivots='early', step_size=")
+    assert "% mean average precision, of" in repr(choice)
     assert choice.chosen.pivot == "early"  # at `middle` each label moves for itself
     gains = {pivot: max(t.gain for t in choice.trials if t.pivot == pivot)
              for pivot in ("early", "middle")}  # fmt: skip
@@ -155,7 +157,7 @@ def test_the_choice_repeats(adapter):
 
 
 def test_nothing_to_hide_is_a_named_error(adapter):
-    with pytest.raises(EvidenceError, match="at least two variables"):
+    with pytest.raises(EvidenceError, match=r"at least two variables.*output: \(2, 8\)"):
         adapter.choose_pivots(torch.randn(2, 6), fa.Labels({"label0": 1}), steps=1)
 
 

@@ -357,6 +357,10 @@ def test_unknown_names_get_a_near_miss():
         adapter.refine(images, told, pivots="again2")
     with pytest.raises(SiteError, match=r"'again' is called 2 times.*no #5"):
         adapter.refine(images, told, pivots="again#5")
+    with pytest.raises(SiteError) as caught:
+        adapter.refine(images, told, strategy="residual", pivots=["stem", "again2"])
+    said = "Given: strategy='residual', pivots=['stem', 'again2'], images (2, 3, 16, 16), Adapter("
+    assert said in str(caught.value)
     with pytest.raises(SiteError, match="pivots is empty"):
         adapter.refine(images, told, pivots=[])
     with pytest.raises(OptionsError, match="takes LayerwiseOptions, not ResidualOptions"):

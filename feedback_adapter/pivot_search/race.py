@@ -5,8 +5,8 @@ of each image is hidden, the rest is given to a refinement, and the setting that
 what was hidden is chosen. Nothing needs to be known of the unknown outputs.
 
 Settings run a race (Maron and Moore, "Hoeffding Races", NIPS 1993): after each batch of images,
-those that are clearly behind drop out. With a tolerance of 1, the latest of the sites that can't be
-told from the best is chosen, since its tail costs least (the one-standard-error rule of Breiman et
+those that are clearly behind drop out. With a tolerance of 1, the latest of the sites that are as
+good as the best is chosen, since its tail costs least (the one-standard-error rule of Breiman et
 al., "Classification and Regression Trees", 1984, section 3.4.3).
 """
 
@@ -31,6 +31,7 @@ from feedback_adapter.options import Rule, at_least, check, one_of, whole, withi
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.pivot_search.hidden import Criterion, likelihood, precision
 from feedback_adapter.pivot_search.hidden import hide as hide_part
+from feedback_adapter.prepared import Prepared
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, SiteInfo, frozen
 from feedback_adapter.sites.auto import spread
@@ -68,7 +69,7 @@ class Trial:
     cost: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Choice:
     """What `choose_pivots` chose. Use it as `refine(..., **choice.arguments)`.
 
@@ -95,6 +96,11 @@ class Choice:
         chosen = self.chosen
         size = {"step_size": chosen.step_size, "steps": chosen.steps}
         return {"strategy": self.strategy, "pivots": chosen.pivot, **size, **self.options}
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        unit = "% mean average precision" if self.criterion == "precision" else " nats"
+        return f"Choice({given}: {self.chosen.gain:+.3g}{unit}, of {len(self.trials)} trials)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +183,8 @@ def choose_pivots(
             precision where there are labels that are present in one image and absent in
             another.
         batch: Images refined at a time.
-        tolerance: Of the sites whose gain is at most so many standard errors below the
-            best, the latest, whose tail is the cheapest, is chosen; 0 takes the best.
+        tolerance: The latest site, whose tail is the cheapest, is chosen of those whose gain is
+            at most so many standard errors below the best; 0 takes the best.
         seed: Seed of the random choice of what is hidden.
         **overrides: Other options of the strategy, by name, e.g. `solver="adam"`.
 
@@ -214,10 +220,10 @@ def choose_pivots(
         device=inputs.images.device,
     )
 
-    def refine(rows: Tensor, hidden: Evidence, **arguments: Any) -> Refinement:
-        return adapter.refine(inputs.take(rows), hidden, **arguments)
+    def prepare(rows: Tensor) -> Prepared:
+        return adapter.prepare(inputs.take(rows), pivots=sites)
 
-    return race(refine, spec.name, sites, bound, unrefined, search, options)
+    return race(prepare, adapter.refine, spec.name, sites, bound, unrefined, search, options)
 
 
 def _strategy(
@@ -243,6 +249,7 @@ def _strategy(
 
 
 def race(
+    prepare: Callable[[Tensor], Prepared],
     refine: Callable[..., Refinement],
     strategy: str,
     sites: Sequence[SiteInfo],
@@ -254,7 +261,8 @@ def race(
     """Try settings and choose one. See `choose_pivots`.
 
     Args:
-        refine: Refines some of the images, by index: `(rows, evidence, **arguments)`.
+        prepare: Runs the forward pass of some of the images once, by index (k,).
+        refine: Refines what was prepared: `(prepared, evidence, **arguments)`.
         strategy: Name of the strategy.
         sites: Where to try a pivot.
         evidence: What is known, bound.
@@ -287,10 +295,10 @@ def race(
     }
     trials: list[Trial] = []
     for rows in split(unrefined.batch, search.batch, device):
-        part = hidden.take(rows)
+        part, prepared = hidden.take(rows), prepare(rows)
         for (site, size), traces in running.items():
             result = refine(
-                rows, part, strategy=strategy, pivots=site, step_size=size, steps=search.steps,
+                prepared, part, strategy=strategy, pivots=site, step_size=size, steps=search.steps,
                 trace=True, **options,
             )  # fmt: skip
             assert result.trace is not None, "it was asked for"
@@ -328,7 +336,7 @@ def _trials(
     table = torch.stack(scores)
     gains = table.mean(1)
     behind = table[gains.argmax()] - table
-    units = behind.shape[1]  # of a single one nothing can be told apart
+    units = behind.shape[1]  # nothing is known of the spread of a single one
     errors = behind.std(1) / units**0.5 if units > 1 else torch.full_like(gains, torch.inf)
     trials = [
         Trial(site.name, size, step, gain, error, site.tail_cost * step)

@@ -139,11 +139,7 @@ class Moving(abc.ABC):
     def leads_nowhere(self) -> SiteError:
         """The error for pivots that nothing known depends on."""
         names = ", ".join(site.name for site in self.pivots)
-        shapes = ", ".join(str(tuple(point.shape)) for point in self.points)
-        return SiteError(
-            f"No known output depends on {names}. Choose an earlier pivot. "
-            f"Given: pivots {names} of shape {shapes}, evidence {self.problem.evidence!r}."
-        )
+        return SiteError(f"No known output depends on {names}. Choose an earlier pivot.")
 
 
 def or_zeros(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:

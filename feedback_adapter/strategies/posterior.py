@@ -1,11 +1,11 @@
 """Label statistics of a training set, joined with what the model says and with feedback.
 
-Two opinions on every unknown label are mixed, both in log-odds. The first is the model's own,
-plus what the known labels add to the label's prior (as if image and labels were independent
-witnesses); the second is the joint Gaussian's over the model's probabilities and the labels.
-Either errs where the other doesn't: the first counts twice what image and labels both say,
-the second trusts training images, of which the model is too sure. Feedback-prop adds a third:
-what the image shows once it is looked at with the known labels in mind.
+Two opinions on every unknown label are mixed, both in log-odds. The first is naive Bayes: the
+model's own opinion, plus what the known labels add to the label's prior, as if image and labels
+were independent given the label. The second is the joint Gaussian's over the model's probabilities
+and the labels. Either errs where the other doesn't: the first counts twice what image and labels
+both say, the second trusts training images, of which the model is too sure. Feedback-prop adds a
+third opinion: what the image shows once it is looked at with the known labels in mind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from feedback_adapter.strategies.residual import Residual, ResidualOptions
 __all__ = ["Posterior", "PosteriorOptions", "where_statistics_help"]
 
 BEST = 20.0
-"""Of no other strategy do measurements say that it gains more where label statistics are there."""
+"""More than a checkpoint's own choice counts: no strategy measured better with statistics."""
 
 EXACT = "converged: the result is a closed form"
 """Status of an image where no feedback-prop came first."""
@@ -37,9 +37,9 @@ class PosteriorOptions:
     """Options of the posterior.
 
     Args:
-        joint: Weight, in [0, 1], of the joint Gaussian beside the independent witnesses.
+        joint: Weight, in [0, 1], of the joint Gaussian; naive Bayes has the rest.
         label_ridge: Variance of a known label's noise in the labels' Gaussian, above 0.
-        joint_ridge: Likewise in the joint one.
+        joint_ridge: Variance of a known label's noise in the joint Gaussian, above 0.
         feedback: Options of residual feedback-prop to run first (or its values by name, as
             JSON has them), or `None` for none: faster, no pivots.
         feedback_weight: Share, in [0, 1], of what it moved that is added.
@@ -93,30 +93,36 @@ class Posterior(Strategy[PosteriorOptions]):
             before = problem.unrefined()
             after = before
         evidence = problem.evidence
-        told = evidence.clamp(before)
-        known = evidence.known(before)
+        known, clamped = evidence.known(before), evidence.clamp(before)
         new: dict[str, torch.Tensor] = {}
         for name, prior in problem.priors.items():
             mask = known[name]
-            values = told.probabilities()[name]
+            values = clamped.probabilities()[name]
             prior = prior.to(values)
-            p = before.probabilities()[name]
             mixed = before[name] + prior.from_labels(values, mask, options.label_ridge)
             if options.joint > 0:
+                p = before.probabilities()[name]
                 joint = prior.from_all(p, values, mask, options.joint_ridge)
                 mixed = torch.lerp(mixed, joint, options.joint)
             mixed = mixed + options.feedback_weight * (after[name] - before[name])
-            mixed = mixed + told[name] - before[name]  # what the evidence says of it by itself
-            mixed = torch.where(mask, told[name], mixed)
+            mixed = mixed + clamped[name] - before[name]  # what the evidence says of it by itself
+            mixed = torch.where(mask, clamped[name], mixed)
             new[name] = torch.where(mask.any(1, keepdim=True), mixed, before[name])
         result: Outputs = after.replace(**new)
         if first is None:
             return Refinement.of(evidence, before, result, status=EXACT)
         losses = torch.cat([first.losses, evidence.loss(result).detach().unsqueeze(0)])
         return Refinement.of(
-            evidence, before, result, status=first.status, losses=losses, steps=first.steps + 1,
+            evidence,
+            before,
+            result,
+            status=tuple(
+                said.replace("try steps=", "try feedback's steps=") for said in first.status
+            ),
+            losses=losses,
+            steps=first.steps + 1,
             pivots=first.pivots,
-        )  # fmt: skip
+        )
 
 
 def _options(value: Any) -> ResidualOptions | None:

@@ -66,8 +66,8 @@ class Layerwise(Strategy[LayerwiseOptions]):
         if len(sites) > 1:
             problem = problem.keep()  # its tails are recorded one through the other
             sites = problem.tail().pivots
-        for site in sites:
-            another = site is not sites[-1]
+        for number, site in enumerate(sites, 1):
+            another = number < len(sites)
             descent = Descent(problem, self.options, (site,), given=given, decay=self.options.decay)
             log, held = descend(descent, log, hold=another)
             given |= held

@@ -69,12 +69,12 @@ coverage: $(INSTALLED) ## Sweep one model of every timm and torchvision family
 	$(BIN)/python benchmarks/coverage.py $(ARGS)
 
 zoo: $(INSTALLED) ## Train the zoo's checkpoints anew (hours without an accelerator)
-	$(BIN)/python zoo/recipes/caption_words.py --data $(DATA)/flickr8k --out $(CHECKPOINTS)/caption-words-lite0 $(ARGS)
-	$(BIN)/python zoo/recipes/caption_decoder.py --data $(DATA)/flickr8k --out $(CHECKPOINTS)/flickr8k-caption-lite0
-	$(BIN)/python zoo/recipes/coco80.py --data $(DATA)/coco6k --out $(CHECKPOINTS)/coco80-lite0 $(ARGS)
+	$(BIN)/python zoo/recipes caption-words --data $(DATA)/flickr8k --out $(CHECKPOINTS)/caption-words-lite0 $(ARGS)
+	$(BIN)/python zoo/recipes caption-decoder --data $(DATA)/flickr8k --out $(CHECKPOINTS)/flickr8k-caption-lite0
+	$(BIN)/python zoo/recipes coco80 --data $(DATA)/coco6k --out $(CHECKPOINTS)/coco80-lite0 $(ARGS)
 
 zoo-verify: $(INSTALLED) ## Measure the zoo's checkpoints and compare with their cards
-	$(BIN)/python zoo/recipes/verify.py --data $(DATA) $(ARGS)
+	$(BIN)/python zoo/recipes verify --data $(DATA) $(ARGS)
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) docs/_build build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

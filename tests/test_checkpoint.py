@@ -245,6 +245,134 @@ def test_configs_that_are_wrong(saved, changes, message):
         fa.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint_path": "/etc/passwd"}, "kwargs.checkpoint_path is not possible"),
+        ({"pretrained": True}, "kwargs.pretrained is not possible"),
+        ({"pretrained_cfg_overlay": {"url": "http://x"}}, "pretrained_cfg_overlay is not possible"),
+        ({"cache_dir": "/tmp"}, "kwargs.cache_dir is not possible"),
+        ({"num_classes": 10**12}, "numbers up to 1,000,000"),
+        ({"num_classes": "4"}, "kwargs.num_classes='4' is not possible"),
+        ({"act_layer": "../relu"}, "is not possible in a checkpoint"),
+    ],
+)
+def test_a_config_can_only_build_a_network(saved, change, message):
+    """Nothing is opened, fetched or imported because a config says so."""
+    kwargs = {"num_classes": 4, **change}
+    edit(saved, architecture={"library": "timm", "model": "test_resnet", "kwargs": kwargs})
+    with pytest.raises(CheckpointError, match=message):
+        fa.load(saved)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:some/model", "local-dir:/tmp", "../test_resnet"])
+def test_a_config_names_models_of_timm_only(saved, name):
+    for architecture in (
+        {"library": "timm", "model": name},
+        {"library": "feedback_adapter", "model": "multihead",
+         "kwargs": {"backbone": name, "heads": {"a": 4}}},
+    ):  # fmt: skip
+        edit(saved, architecture=architecture)
+        with pytest.raises(CheckpointError, match="timm can't build"):
+            fa.load(saved)
+
+
+@pytest.mark.parametrize(
+    "name", ["../model.safetensors", "/x/model.safetensors", "a\\b.safetensors"]
+)
+def test_files_are_inside_the_folder(saved, name):
+    edit(saved, weights={"file": name, "sha256": "0" * 64, "dtype": "float16"})
+    with pytest.raises(CheckpointError, match="'weights.file' is .*plain name"):
+        fa.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transform": {"sizes": [3, 3]}}, r"'transform.sizes' is not a key.*'size'"),
+        ({"transform": {"size": [3]}}, r"'transform.size' is \[3\]: it must be two whole numbers"),
+        ({"architecture": {"libary": "timm"}}, r"'architecture.libary' is not a key"),
+        ({"outputs": None}, r"'outputs' is None: it must be an object"),
+        ({"outputs": {}}, r"'outputs' is empty"),
+        ({"outputs": {"o": {}}}, r"lacks \['outputs.o.kind', 'outputs.o.labels'\]"),
+        ({"priors": None}, r"'priors' is None: it must be an object"),
+        (
+            {"priors": {"x": {"file": "p.safetensors", "sha256": "0" * 64}}},
+            "'x', which is no output",
+        ),
+        ({"weights": None}, r"'weights' is None: it must be an object"),
+        ({"licence": "MIT"}, r"'licence' is not a key of a checkpoint. Did you mean 'license'"),
+    ],
+)
+def test_every_key_is_checked_and_named(saved, changes, message):
+    edit(saved, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        fa.load(saved)
+
+
+def _spoiled(resnet, what: str) -> fa.Adapter:
+    adapter = fa.wrap(resnet, labels=LABELS)
+    if what == "a solver object":
+        adapter.defaults = fa.Defaults("residual", options={"solver": fa.LBFGS()})
+    elif what == "a number that isn't finite":
+        adapter.defaults = fa.Defaults("residual", options={"step_size": float("inf")})
+    elif what == "a transform of one's own":
+        adapter.transform = nn.Identity()
+    return adapter
+
+
+@pytest.mark.parametrize(
+    "what", ["a solver object", "a number that isn't finite", "a transform of one's own"]
+)
+def test_what_cannot_be_saved_harms_nothing(resnet, saved, tmp_path, what):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    for folder in (saved, tmp_path / "new"):
+        with pytest.raises(CheckpointError):
+            _spoiled(resnet, what).save(folder)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
+
+
+def test_another_model_is_saved_over_a_good_one_config_last(saved, resnet, monkeypatch):
+    """Stopped before config.json is exchanged, the old checkpoint still loads."""
+    other = timm.create_model("test_resnet", num_classes=4).eval()
+    real = Path.replace
+
+    def stop(self: Path, target: Path) -> Path:
+        if self.name == "config.json":
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fa.wrap(other, labels=LABELS).save(saved)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(fa.load(saved).predict(images), resnet(images))
+    fa.wrap(other, labels=LABELS).save(saved)
+    assert torch.equal(fa.load(saved).predict(images), other(images))
+    assert len(list(saved.glob("*.safetensors"))) == 1
+
+
+def test_an_output_may_have_any_name(tmp_path, resnet):
+    adapter = fa.Adapter(resnet, {"scene/fine": fa.Output(LABELS)})
+    adapter.fit_prior(torch.rand(9, 4), torch.rand(9, 4).round())
+    loaded = fa.load(adapter.save(tmp_path / "named"))
+    assert torch.allclose(
+        loaded.priors["scene/fine"].mean, adapter.priors["scene/fine"].mean, atol=1e-3
+    )
+
+
+def test_buffers_that_are_not_saved_keep_their_dtype(tmp_path):
+    kwargs = {"num_classes": 4, "depth": 1, "embed_dim": 48, "num_heads": 2}
+    how = fa.Architecture("timm", "eva02_tiny_patch14_224", kwargs)
+    model = how.build().to(torch.bfloat16).eval()
+    adapter = fa.wrap(model, labels=LABELS)
+    loaded = fa.load(adapter.save(tmp_path / "rope", architecture=how))
+    images = torch.rand(1, 3, 224, 224, dtype=torch.bfloat16)
+    assert torch.equal(loaded.predict(images), adapter.predict(images))
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "3"])
 def test_configs_that_are_no_object(saved, text):
     (saved / "config.json").write_text(text)

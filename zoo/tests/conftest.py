@@ -1,4 +1,4 @@
-"""The recipes are scripts that import each other by file name."""
+"""The recipes import each other from their folder, as `python zoo/recipes` runs them."""
 
 from __future__ import annotations
 

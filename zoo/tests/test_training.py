@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-multilabel = pytest.importorskip("multilabel", reason="the recipes' packages aren't installed")
+multilabel = pytest.importorskip(
+    "words.multilabel", reason="the recipes' packages aren't installed"
+)
 from safetensors.torch import load_file  # noqa: E402
 
-import checkpoint  # noqa: E402
-import lite0  # noqa: E402
 from pixels import Pixels, augment, normalise  # noqa: E402
+from words import checkpoint, lite0  # noqa: E402
 
 # Lightning Fabric warns about its own environment; none of it is about the recipe.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -105,7 +106,7 @@ def test_augmentation_without_change_only_flips(splits: dict[str, Pixels]) -> No
 def test_checkpoint_folder(splits: dict[str, Pixels], tmp_path: Path) -> None:
     fit = multilabel.fit(new_model(), splits["train"], splits["dev"], SETTINGS, accelerator="cpu")
     recipe = checkpoint.Recipe(
-        "tiny", "zoo/recipes/tiny.py", "A test.", "caption-words", "Noise.", "Nobody.",
+        "tiny", "zoo/recipes/tiny.py", "tiny", "A test.", "caption-words", "Noise.", "Nobody.",
         "none", SETTINGS,
     )  # fmt: skip
     labels = ("a", "b", "c", "d", "e")

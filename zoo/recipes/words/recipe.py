@@ -10,12 +10,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import checkpoint
-import lite0
-from checkpoint import Recipe
 from fa_evaluate.data import read
-from multilabel import LOSSES, fit
 from pixels import load
+from words import checkpoint, lite0
+from words.checkpoint import Recipe
+from words.multilabel import LOSSES, fit
 
 
 def main(recipe: Recipe) -> None:

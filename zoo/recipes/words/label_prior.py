@@ -1,6 +1,6 @@
 """Add label statistics to a multilabel checkpoint, for `strategy="posterior"`.
 
-    python zoo/recipes/label_prior.py CHECKPOINT_FOLDER --data DATA
+    python zoo/recipes label-prior CHECKPOINT_FOLDER --data DATA
 
 DATA is the folder of the checkpoint's data. The plain model runs once over the training images;
 the moments of its probabilities and of the labels go to `prior-OUTPUT.safetensors` (float16),
@@ -10,8 +10,7 @@ dev, to `config.json`.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,13 +49,12 @@ def main(
     (output,) = adapter.outputs
     train = read(data, adapter.labels, config["data"]["source"]).subset("train")
     found = stored(logits) if logits else predicted(adapter, train)
-    prior = adapter.fit_prior(found.sigmoid(), torch.from_numpy(train.targets))
-    file = folder / f"prior-{output}.safetensors"
-    prior.save(file)
-    config["priors"] = {output: {"file": file.name, "sha256": sha256(file)}}
+    adapter.fit_prior(found.sigmoid(), torch.from_numpy(train.targets))
     if folder.name in CHOSEN:
-        config["refine"].setdefault("others", {})["posterior"] = CHOSEN[folder.name]
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        others = {**adapter.defaults.others, "posterior": CHOSEN[folder.name]}
+        adapter.defaults = dataclasses.replace(adapter.defaults, others=others)
+    adapter.save(folder)
+    file = folder / read_config(folder)["priors"][output]["file"]
     Console().print(f"{file}: {file.stat().st_size / 1024:.0f} kB, {len(train)} images")
 
 
@@ -74,11 +72,6 @@ def predicted(adapter: fa.Adapter, images: LabelledImages) -> torch.Tensor:
 
 def stored(file: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(file)["logits"])
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

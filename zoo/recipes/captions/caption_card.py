@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +10,15 @@ from typing import Any
 
 import torch
 import typer
-from safetensors.torch import save_file
 
 import feedback_adapter as fa
-from caption_training import Fit, Settings
-from caption_words import RECIPE
-from checkpoint import machine, round_weights
+from captions.caption_training import Fit, Settings
 from fa_evaluate.data import LabelledImages
+from feedback_adapter.checkpoint import write_folder
 from feedback_adapter.networks import Captioner
 from verify_scores import caption_scores
+from words.caption_words import RECIPE
+from words.checkpoint import machine, round_weights
 
 NAME = "flickr8k-caption-lite0"
 PIVOTS = ["backbone.conv_head"]
@@ -77,7 +75,7 @@ features had been computed.
 To make it again, with the data in a folder DATA (packed or official layout):
 
     pip install 'feedback-adapter-zoo[recipes]'
-    python zoo/recipes/caption_decoder.py --data DATA --out OUT
+    python zoo/recipes caption-decoder --data DATA --out OUT
 
 Every setting is in `config.json` under "training".
 """
@@ -110,15 +108,14 @@ def write(
     Returns:
         What config.json holds.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / "model.safetensors"
-    save_file(round_weights(model.state_dict()), file)
-    file.chmod(0o644)
+    weights = round_weights(model.state_dict())
     assert base.transform is not None, "the zoo's checkpoints have a transform"
     config: dict[str, Any] = {
-        "format": 1,
         "name": NAME,
-        "summary": "Words of a photo, and a caption, from the same features (Flickr8k).",
+        "summary": (
+            "The words of a photo (multilabel) and a written caption, from the same features "
+            "(Flickr8k)."
+        ),
         "architecture": {
             "library": "feedback_adapter",
             "model": "captioner",
@@ -139,11 +136,6 @@ def write(
             },
         },
         "transform": dataclasses.asdict(base.transform),
-        "weights": {
-            "file": file.name,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            "dtype": "float16",
-        },
         "refine": REFINE,
         "data": {
             "source": RECIPE.source,
@@ -151,7 +143,7 @@ def write(
             "citation": RECIPE.citation,
         },
         "training": {
-            "recipe": "zoo/recipes/caption_decoder.py",
+            "recipe": "zoo/recipes/captions/caption_decoder.py",
             **dataclasses.asdict(settings),
             "views": views,
             "best_epoch": fit.epoch,
@@ -163,21 +155,16 @@ def write(
         "metrics": {},
         "license": RECIPE.license,
     }  # fmt: skip
-    _write_config(out, config)
+    write_folder(out, config, weights, dtype="float16")
     metrics: dict[str, float] = {}
     for split in ("dev", "test"):
         found = caption_scores(fa.load(out), parts[split], captions[split], split)
         metrics |= {f"{split}_{name}": round(value, 3) for name, value in found.items()}
     config["metrics"] = metrics
-    _write_config(out, config)
-    (out / "card.md").write_text(_card(config, settings, fit, views), encoding="utf-8")
+    text = _card(config, settings, fit, views)
+    config = write_folder(out, config, weights, dtype="float16", text=text)
     typer.echo(f"{NAME} is in {out}: {metrics}")
     return config
-
-
-def _write_config(out: Path, config: dict[str, Any]) -> None:
-    text = json.dumps(config, indent=1, ensure_ascii=False)
-    (out / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _card(config: dict[str, Any], settings: Settings, fit: Fit, views: int) -> str:

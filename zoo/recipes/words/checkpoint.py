@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -12,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-import lite0
-from multilabel import Fit, Settings, mean_average_precision, predict
+from feedback_adapter.checkpoint import write_folder
 from pixels import Pixels
+from words import lite0
+from words.multilabel import Fit, Settings, mean_average_precision, predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Recipe:
     Args:
         name: Of the checkpoint.
         script: The recipe's file, relative to the repository.
+        command: What `python zoo/recipes` calls it.
         summary: One line for lists.
         source: What the labels mean: a source of `fa_evaluate.data.read`.
         data: For the card: which images, which splits, where labels come from.
@@ -37,6 +36,7 @@ class Recipe:
 
     name: str
     script: str
+    command: str
     summary: str
     source: str
     data: str
@@ -88,15 +88,10 @@ def write(
     Returns:
         What config.json holds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     weights = round_weights(fit.weights)
-    file = folder / "model.safetensors"
-    save_file(weights, file)
-    file.chmod(0o644)  # safetensors makes it private; a package is for everybody
     settings = recipe.settings
     metrics = {f"{s}_map": round(score(weights, splits[s]), 3) for s in ("dev", "test")}
     config = {
-        "format": 1,
         "name": recipe.name,
         "summary": recipe.summary,
         "architecture": {
@@ -110,11 +105,6 @@ def write(
             "interpolation": "bicubic",
             "mean": list(lite0.MEAN),
             "std": list(lite0.STD),
-        },
-        "weights": {
-            "file": file.name,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            "dtype": "float16",
         },
         "data": {
             "source": recipe.source,
@@ -132,10 +122,8 @@ def write(
         "metrics": metrics,
         "license": recipe.license,
     }
-    text = json.dumps(config, indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "card.md").write_text(_card(recipe, config, fit, chosen), encoding="utf-8")
-    return config
+    text = _card(recipe, config, fit, chosen)
+    return write_folder(folder, config, weights, dtype="float16", text=text)
 
 
 def machine() -> str:
@@ -206,7 +194,7 @@ for the head, an exponential average of the weights. {fit.seconds:.0f} seconds o
 To make it again, with the data in a folder DATA (packed or official layout):
 
     pip install 'feedback-adapter-zoo[recipes]'
-    python {recipe.script} --data DATA --out OUT
+    python zoo/recipes {recipe.command} --data DATA --out OUT
 
 Every setting is in `config.json` under "training". On another kind of machine rounding
 differs, and with it the weights; expect the scores within about half a point.

@@ -5,13 +5,16 @@ The task of Feedback-prop (CVPR 2018), section 4.1, on Flickr8k.
 
 from __future__ import annotations
 
-from checkpoint import Recipe
-from multilabel import Settings
+from words.checkpoint import Recipe
+from words.multilabel import Settings
 
 RECIPE = Recipe(
     name="caption-words-lite0",
-    script="zoo/recipes/caption_words.py",
-    summary="Which words people use when they describe an image (Flickr8k captions).",
+    script="zoo/recipes/words/caption_words.py",
+    command="caption-words",
+    summary=(
+        "Which of 305 words people use when they describe a photo (multilabel, Flickr8k captions)."
+    ),
     source="caption-words",
     data=(
         "Flickr8k, its official train, dev and test splits (of the packed data: nine tenths of\n"
@@ -28,6 +31,6 @@ RECIPE = Recipe(
 )
 
 if __name__ == "__main__":
-    from recipe import main
+    from words.recipe import main
 
     main(RECIPE)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from checkpoint import Recipe
-from multilabel import Settings
+from words.checkpoint import Recipe
+from words.multilabel import Settings
 
 RECIPE = Recipe(
     name="coco80-lite0",
-    script="zoo/recipes/coco80.py",
-    summary="Which of COCO's 80 objects are in an image.",
+    script="zoo/recipes/words/coco80.py",
+    command="coco80",
+    summary="Which of COCO's 80 kinds of objects are in a photo (multilabel).",
     source="coco-objects",
     data=(
         "COCO 2014: a part of it (the images with the lowest ids) in photos of 144 x 144. A\n"
@@ -24,6 +25,6 @@ RECIPE = Recipe(
 )
 
 if __name__ == "__main__":
-    from recipe import main
+    from words.recipe import main
 
     main(RECIPE)

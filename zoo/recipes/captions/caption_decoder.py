@@ -19,9 +19,9 @@ from torch import Tensor
 
 import feedback_adapter as fa
 import pixels
-from caption_card import write
-from caption_features import block_maps, head_adapter, pooled, refined
-from caption_training import Settings, encode, fit, vocabulary_of
+from captions.caption_card import write
+from captions.caption_features import block_maps, head_adapter, pooled, refined
+from captions.caption_training import Settings, encode, fit, vocabulary_of
 from fa_evaluate.caption_metrics import cider
 from fa_evaluate.data import LabelledImages, read
 from fa_evaluate.data.flickr8k import read_captions

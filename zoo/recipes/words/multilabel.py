@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from feedback_loss import FeatureTap, feedback_loss
 from pixels import Pixels, augment, normalise
 from state import load_state, save_state
+from words.feedback_loss import FeatureTap, feedback_loss
 
 try:
     from lightning_fabric import Fabric

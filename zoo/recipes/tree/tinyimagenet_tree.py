@@ -6,7 +6,6 @@ The pretrained networks have seen these photos; this one has seen nothing else.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -15,14 +14,15 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import pixels
-from checkpoint import machine, round_weights
 from fa_evaluate.data.base import LabelledImages
 from fa_evaluate.data.tinyimagenet import read_fine, read_groups
+from feedback_adapter.checkpoint import write_folder
 from feedback_adapter.networks import MultiHead
-from tree_training import Settings, Tree, accuracy, fit
+from tree.tree_training import Settings, Tree, accuracy, fit
+from words.checkpoint import machine, round_weights
 
 NAME = "tinyimagenet-tree"
 KWARGS: dict[str, Any] = {
@@ -64,7 +64,7 @@ Share of images whose class ranks first, 0 to 100.
 steps, an exponential average of the weights; {seconds} on {machine}. **Short**: the
 machine's time ran out, and with more passes the scores rise much further.
 
-    python zoo/recipes/tinyimagenet_tree.py --data DATA --out OUT
+    python zoo/recipes tinyimagenet-tree --data DATA --out OUT
 """
 
 
@@ -118,11 +118,7 @@ def write(
     seconds: float,
 ) -> None:
     """Write the folder, with scores measured after rounding to float16."""
-    out.mkdir(parents=True, exist_ok=True)
     rounded = round_weights(model.state_dict())
-    file = out / "model.safetensors"
-    save_file(rounded, file)
-    file.chmod(0o644)
     model.load_state_dict({k: v.float() for k, v in rounded.items()})
     metrics: dict[str, float] = {}
     rows: list[str] = []
@@ -132,9 +128,10 @@ def write(
         metrics |= {f"{split}_{name}": round(value, 3) for name, value in found.items()}
         rows.append(f"| {split} | {len(part):,} | {found['fine']:.2f} | {found['coarse']:.2f} |")
     config = {
-        "format": 1,
         "name": NAME,
-        "summary": "One of 100 fine classes and of 20 coarse ones (Tiny-ImageNet).",
+        "summary": (
+            "One of 100 fine classes and one of 20 coarse ones of a 64 x 64 image (Tiny-ImageNet)."
+        ),
         "architecture": {"library": "feedback_adapter", "model": "multihead", "kwargs": KWARGS},
         "outputs": {
             "fine": {
@@ -146,17 +143,12 @@ def write(
         "transform": {
             "size": [64, 64], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3
         },
-        "weights": {
-            "file": file.name,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-            "dtype": "float16",
-        },
         "data": {
             "source": "tinyimagenet-fine",
             "citation": "Tiny-ImageNet, Stanford cs231n; ImageNet: Deng et al., CVPR 2009.",
         },
         "training": {
-            "recipe": "zoo/recipes/tinyimagenet_tree.py",
+            "recipe": "zoo/recipes/tree/tinyimagenet_tree.py",
             **dataclasses.asdict(settings),
             "machine": where,
             "seconds": seconds,
@@ -164,12 +156,11 @@ def write(
         "metrics": metrics,
         "license": LICENSE,
     }  # fmt: skip
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     card = CARD.format(
         license=LICENSE, rows="\n".join(rows), epochs=settings.epochs, lr=settings.lr,
         mix=settings.mix, seconds=f"{seconds:.0f} seconds", machine=where,
     )  # fmt: skip
-    (out / "card.md").write_text(card, encoding="utf-8")
+    write_folder(out, config, rounded, dtype="float16", text=card)
     typer.echo(f"{NAME} is in {out}: {metrics}")
 
 

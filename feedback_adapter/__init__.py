@@ -1,93 +1,11 @@
-"""Say what you already know about an image, and get better predictions of the rest."""
+"""Say what you already know about an image, and get better predictions of the rest.
 
-from feedback_adapter.adapter import Adapter
-from feedback_adapter.checkpoint import Architecture, Card
-from feedback_adapter.defaults import Defaults
-from feedback_adapter.errors import FeedbackAdapterError
-from feedback_adapter.evidence import (
-    All,
-    Captions,
-    Coarse,
-    Evidence,
-    Labels,
-    Reliability,
-    Text,
-    write_captions,
-)
-from feedback_adapter.hookspecs import (
-    ArchitectureSpec,
-    CheckpointSpec,
-    EvidenceSpec,
-    StrategySpec,
-    hookimpl,
-)
-from feedback_adapter.outputs import Output, Outputs
-from feedback_adapter.pivot_search import Choice, choose_pivots
-from feedback_adapter.prepared import Prepared
-from feedback_adapter.pretrained import pretrained
-from feedback_adapter.prior import LabelPrior
-from feedback_adapter.refinement import Change, Refinement
-from feedback_adapter.sites import Site, SiteInfo
-from feedback_adapter.strategies import (
-    LBFGS,
-    SGD,
-    Adam,
-    Facts,
-    LayerwiseOptions,
-    NewtonOptions,
-    PosteriorOptions,
-    Problem,
-    ResidualOptions,
-    Solver,
-    Strategy,
-)
-from feedback_adapter.transform import Transform
-from feedback_adapter.wrapping import load, wrap
+Names are imported when they are first used, so that `feedback-adapter --help` answers before
+PyTorch has loaded. Which names there are, and where each lives, is in `__init__.pyi`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "LBFGS",
-    "SGD",
-    "Adam",
-    "Adapter",
-    "All",
-    "Architecture",
-    "ArchitectureSpec",
-    "Captions",
-    "Card",
-    "Change",
-    "CheckpointSpec",
-    "Choice",
-    "Coarse",
-    "Defaults",
-    "Evidence",
-    "EvidenceSpec",
-    "Facts",
-    "FeedbackAdapterError",
-    "LabelPrior",
-    "Labels",
-    "LayerwiseOptions",
-    "NewtonOptions",
-    "Output",
-    "Outputs",
-    "PosteriorOptions",
-    "Prepared",
-    "Problem",
-    "Refinement",
-    "Reliability",
-    "ResidualOptions",
-    "Site",
-    "SiteInfo",
-    "Solver",
-    "Strategy",
-    "StrategySpec",
-    "Text",
-    "Transform",
-    "choose_pivots",
-    "hookimpl",
-    "load",
-    "pretrained",
-    "wrap",
-    "write_captions",
-]

@@ -8,17 +8,20 @@ import typer
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from feedback_adapter.cli import app as program
 
 
-def commands(app: typer.Typer) -> Iterator[list[str]]:
-    """Yield the words that call each command."""
-    for command in app.registered_commands:
-        yield [command.name or command.callback.__name__.replace("_", "-")]
-    for group in app.registered_groups:
-        yield from ([group.name, *words] for words in commands(group.typer_instance))
+def commands(group: TyperGroup) -> Iterator[list[str]]:
+    """Yield the words that call each command, plugins' commands included."""
+    for name in group.list_commands(typer.Context(group)):
+        command = group.commands.get(name)
+        if isinstance(command, TyperGroup):
+            yield from ([name, *words] for words in commands(command))
+        else:
+            yield [name]
 
 
 class CommandLine(SphinxDirective):
@@ -26,7 +29,7 @@ class CommandLine(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         sections: list[nodes.Node] = []
-        for words in commands(program):
+        for words in commands(typer.main.get_command(program)):
             result = CliRunner().invoke(program, [*words, "--help"], env={"COLUMNS": "88"})
             if result.exit_code:
                 raise self.severe(f"{words} --help failed: {result.output}")

@@ -1,4 +1,7 @@
-"""The typer application, and how errors are shown."""
+"""The typer application, and how errors are shown.
+
+The modules of the commands import the library inside their functions: `--help` needs none of it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from feedback_adapter.cli import commands, demo, plugins, refine, sites, zoo
+from feedback_adapter.cli import demo, plugins, refine, sites, zoo
+from feedback_adapter.cli.commands import WithPlugins
 from feedback_adapter.errors import FeedbackAdapterError
 
 __all__ = ["app", "main"]
@@ -16,6 +20,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="feedback-adapter",
     help="Say what you already know about an image; get better predictions of the rest.",
+    cls=WithPlugins,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -25,7 +30,6 @@ app.command()(refine.refine)
 app.command()(sites.sites)
 app.command("plugins")(plugins.list_plugins)
 app.add_typer(zoo.app, name="zoo")
-commands.add_to(app)
 
 
 def main() -> None:

@@ -1,33 +1,81 @@
-"""Commands of plugins: entry points of the group `feedback_adapter_commands`, each a function."""
+"""Commands of plugins: entry points of the group `feedback_adapter_commands`, each a function.
+
+A plugin's command is imported when it is called, and not to be listed: `feedback-adapter --help`
+stays fast, and a plugin that fails can only break its own command.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["GROUP", "add_to"]
+from feedback_adapter.errors import PluginError
+
+__all__ = ["GROUP", "WithPlugins", "load"]
 
 GROUP = "feedback_adapter_commands"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of all installed distributions; one that fails is named and left out."""
-    named = [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
-    taken = {name.replace("_", "-") for name in named} | {g.name for g in app.registered_groups}
-    found = importlib.metadata.entry_points(group=GROUP)
-    for point in sorted(found, key=lambda point: point.name):
-        try:
-            if point.name in taken:
-                raise ValueError("there already is a command of that name")
-            app.command(point.name)(point.load())
-            taken.add(point.name)
-        except Exception as error:  # a plugin must not end the program
-            origin = point.dist.name if point.dist else "?"
-            said = Text.assemble(
-                ("Warning:", "bold yellow"),
-                f" the command {point.name!r} of {origin!r} failed to load: {error}",
-            )
-            Console(stderr=True).print(said, highlight=False, soft_wrap=True)
+class WithPlugins(TyperGroup):
+    """The commands of the library, and those that installed distributions add."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The library's own commands first. A plugin can't replace one of them."""
+        own = super().list_commands(ctx)
+        return [*own, *sorted(set(_points()) - set(own))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command to list: of a plugin's, only its name and what its distribution is."""
+        own = super().get_command(ctx, cmd_name)
+        points = _points().get(cmd_name)
+        if own is not None or not points:
+            return own
+        return TyperCommand(cmd_name, help=f"Added by {' and '.join(map(_origin, points))}.")
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command to run: here a plugin's is imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and name not in self.commands and command is not None:
+            command = load(name)
+        return name, command, rest
+
+
+def load(name: str) -> Any:
+    """Import a plugin's command, as what typer makes of its function.
+
+    Raises:
+        PluginError: There is none of that name, two distributions add it, or it can't be
+            imported.
+    """
+    points = _points().get(name, [])
+    if len(points) != 1:
+        found = " and ".join(map(_origin, points)) or "no installed distribution"
+        raise PluginError(
+            f"The command {name!r} must come from one distribution, and comes from {found}. "
+            "Install or uninstall until one is left."
+        )
+    app = typer.Typer()
+    try:
+        app.command(name)(points[0].load())
+        return typer.main.get_command(app)
+    except Exception as error:
+        raise PluginError(
+            f"The command {name!r} of {_origin(points[0])} can't be loaded: "
+            f"{type(error).__name__}: {error}. Fix or uninstall that distribution."
+        ) from error
+
+
+def _points() -> dict[str, list[importlib.metadata.EntryPoint]]:
+    """The entry points of every command's name: more than one is a mistake."""
+    found: dict[str, list[importlib.metadata.EntryPoint]] = {}
+    for point in importlib.metadata.entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _origin(point: importlib.metadata.EntryPoint) -> str:
+    distribution: Any = point.dist
+    return "an unknown distribution" if distribution is None else str(distribution.name)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from feedback_adapter.errors import EvidenceError, OptionsError
-from feedback_adapter.evidence import All, Evidence, Labels
-from feedback_adapter.evidence.coarse import parse_coarse
-from feedback_adapter.evidence.text import Text
-from feedback_adapter.plugins import evidence_type
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from feedback_adapter.evidence.base import Evidence
 
 __all__ = ["console", "options_of", "print_json", "progress_bar", "said"]
 
@@ -27,6 +27,8 @@ def print_json(value: Any) -> None:
 
 def progress_bar() -> Progress:
     """A progress bar on standard error, so that standard output can be piped."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -50,6 +52,12 @@ def said(
     Raises:
         EvidenceError: Nothing is said, a contradiction, or text that can't be read.
     """
+    from feedback_adapter.evidence.base import All
+    from feedback_adapter.evidence.coarse import parse_coarse
+    from feedback_adapter.evidence.labels import Labels
+    from feedback_adapter.evidence.text import Text
+    from feedback_adapter.plugins import evidence_type
+
     parts: list[Evidence] = []
     both = sorted(set(know) & set(know_not))
     if both:

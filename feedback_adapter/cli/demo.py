@@ -6,16 +6,16 @@ import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feedback_adapter import plugins
 from feedback_adapter.cli.common import console, print_json
 from feedback_adapter.errors import DataError
-from feedback_adapter.evidence import Labels
-from feedback_adapter.refinement import Change, Refinement
-from feedback_adapter.wrapping import load
+
+if TYPE_CHECKING:
+    from feedback_adapter.refinement import Change, Refinement
 
 __all__ = ["demo"]
 
@@ -46,13 +46,15 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """See predictions on real photos get better because something is known."""
-    adapter = load(CHECKPOINT)
+    import feedback_adapter as fa
+
+    adapter = fa.load(CHECKPOINT)
     assert adapter.transform is not None, "the zoo's checkpoints say how they see photos"
     out.mkdir(parents=True, exist_ok=True)
     described: list[dict[str, object]] = []
     for photo in PHOTOS:
         path = _find(photo)
-        result = adapter.refine(adapter.transform.open(path), Labels(photo.known))
+        result = adapter.refine(adapter.transform.open(path), fa.Labels(photo.known))
         picture = result.plot(out / f"{path.stem}.png", title=f"{photo.who}.")
         sentence = _sentence(photo.known, result)
         if json:

@@ -6,11 +6,8 @@ import dataclasses
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from feedback_adapter.cli.common import console, print_json
-from feedback_adapter.plugins import plugins
 
 __all__ = ["list_plugins"]
 
@@ -19,6 +16,11 @@ def list_plugins(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List plugins and what they add."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from feedback_adapter.plugins import plugins
+
     infos = plugins().infos()
     if json:
         print_json({"plugins": [dataclasses.asdict(info) for info in infos]})

@@ -9,9 +9,6 @@ import typer
 
 from feedback_adapter.cli.common import console, options_of, print_json, said
 from feedback_adapter.errors import ModelError
-from feedback_adapter.evidence import Evidence
-from feedback_adapter.pretrained import pretrained
-from feedback_adapter.wrapping import load
 
 __all__ = ["refine"]
 
@@ -60,8 +57,10 @@ def refine(
     ] = None,
 ) -> None:
     """Predict labels of photos, knowing some of them."""
-    known: Evidence = said(know or [], know_not or [], evidence or [], know_coarse, text)
-    adapter = load(checkpoint) if model is None else pretrained(model, weights)
+    import feedback_adapter as fa
+
+    known = said(know or [], know_not or [], evidence or [], know_coarse, text)
+    adapter = fa.load(checkpoint) if model is None else fa.pretrained(model, weights)
     if adapter.transform is None:
         raise ModelError(f"{checkpoint!r} doesn't say how photos become its input (no transform).")
     batch = adapter.transform.open(*images)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
-from rich.table import Table
 
-from feedback_adapter.adapter import Adapter
-from feedback_adapter.checkpoint import Architecture
 from feedback_adapter.cli.common import console, print_json
 from feedback_adapter.errors import CheckpointError, ModelError, did_you_mean
-from feedback_adapter.outputs import Output
-from feedback_adapter.wrapping import load
+
+if TYPE_CHECKING:
+    from feedback_adapter.adapter import Adapter
 
 __all__ = ["sites"]
 
@@ -24,6 +21,9 @@ def sites(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List every place in a model where a pivot can sit."""
+    import torch
+    from rich.table import Table
+
     adapter, own = _adapter(model)
     height, width = (size, size) if size else own
     found = adapter.sites(torch.zeros(1, 3, height, width))
@@ -58,16 +58,21 @@ def sites(
 def _adapter(name: str) -> tuple[Adapter, tuple[int, int]]:
     import timm
 
+    import feedback_adapter as fa
+
     try:
-        adapter = load(name)
+        adapter = fa.load(name)
     except CheckpointError:
         if not timm.is_model(name):
             raise ModelError(
                 f"{name!r} is neither a checkpoint nor a model of timm. "
                 f"{did_you_mean(name, timm.list_models())}"
             ) from None
-        network = Architecture("timm", name).build()
+        network = fa.Architecture("timm", name).build()
         _, height, width = network.pretrained_cfg.get("input_size", (3, 224, 224))  # pyright: ignore
         count = network.num_classes  # pyright: ignore
-        return Adapter(network, {"output": Output([str(i) for i in range(count)])}), (height, width)  # pyright: ignore
+        return fa.Adapter(network, {"output": fa.Output([str(i) for i in range(count)])}), (
+            height,
+            width,
+        )  # pyright: ignore
     return adapter, adapter.transform.size if adapter.transform else (224, 224)

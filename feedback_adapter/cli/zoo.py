@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markdown import Markdown
-from rich.table import Table
 
-from feedback_adapter.checkpoint import find, read_config
 from feedback_adapter.cli.common import console, print_json
-from feedback_adapter.plugins import plugins
 
 __all__ = ["app"]
 
@@ -22,6 +18,10 @@ def list_checkpoints(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the checkpoints of all plugins."""
+    from rich.table import Table
+
+    from feedback_adapter.plugins import plugins
+
     specs = plugins().all("checkpoints")
     if json:
         rows = [{"name": s.name, "summary": s.summary, "path": str(s.path)} for s in specs]
@@ -44,6 +44,10 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print its config.json.")] = False,
 ) -> None:
     """Show a checkpoint's card."""
+    from rich.markdown import Markdown
+
+    from feedback_adapter.checkpoint import find, read_config
+
     folder = find(name)
     config = read_config(folder)
     if json:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import feedback_adapter as fa
+from feedback_adapter.errors import SiteError
 from feedback_adapter.sites import INPUT, Inputs, Tail, frozen
 
 LABELS = list("abcd")
@@ -156,7 +157,7 @@ def test_an_image_does_not_depend_on_its_batch_mates(
     arguments = {"strategy": strategy, "pivots": pivots, "steps": 4, "step_size": 0.05}
     try:
         together = adapter.refine(images, fa.Labels(evidence), **arguments)
-    except fa.errors.SiteError as error:
+    except SiteError as error:
         assert "No known output depends" in str(error)  # noqa: PT017
         return
     assert torch.isfinite(together.after).all()

@@ -1,0 +1,93 @@
+"""Say what you already know about an image, and get better predictions of the rest."""
+
+from .adapter import Adapter
+from .checkpoint import Architecture, Card
+from .defaults import Defaults
+from .errors import FeedbackAdapterError
+from .evidence import (
+    All,
+    Captions,
+    Coarse,
+    Evidence,
+    Labels,
+    Reliability,
+    Text,
+    write_captions,
+)
+from .hookspecs import (
+    ArchitectureSpec,
+    CheckpointSpec,
+    EvidenceSpec,
+    StrategySpec,
+    hookimpl,
+)
+from .imagenet import pretrained
+from .outputs import Output, Outputs
+from .pivot_search import Choice, choose_pivots
+from .prepared import Prepared
+from .prior import LabelPrior
+from .refinement import Change, Refinement
+from .sites import Site, SiteInfo
+from .strategies import (
+    LBFGS,
+    SGD,
+    Adam,
+    Facts,
+    LayerwiseOptions,
+    NewtonOptions,
+    PosteriorOptions,
+    Problem,
+    ResidualOptions,
+    Solver,
+    Strategy,
+)
+from .transform import Transform
+from .wrapping import load, wrap
+
+__version__: str
+
+__all__ = [
+    "LBFGS",
+    "SGD",
+    "Adam",
+    "Adapter",
+    "All",
+    "Architecture",
+    "ArchitectureSpec",
+    "Captions",
+    "Card",
+    "Change",
+    "CheckpointSpec",
+    "Choice",
+    "Coarse",
+    "Defaults",
+    "Evidence",
+    "EvidenceSpec",
+    "Facts",
+    "FeedbackAdapterError",
+    "LabelPrior",
+    "Labels",
+    "LayerwiseOptions",
+    "NewtonOptions",
+    "Output",
+    "Outputs",
+    "PosteriorOptions",
+    "Prepared",
+    "Problem",
+    "Refinement",
+    "Reliability",
+    "ResidualOptions",
+    "Site",
+    "SiteInfo",
+    "Solver",
+    "Strategy",
+    "StrategySpec",
+    "Text",
+    "Transform",
+    "choose_pivots",
+    "hookimpl",
+    "load",
+    "pretrained",
+    "wrap",
+    "write_captions",
+]

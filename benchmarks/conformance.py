@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 import feedback_adapter as fa
 from feedback_adapter.sites import Inputs, Site, Tail, frozen
+from feedback_adapter.testing import differences, snapshot
 
 CLASSES = 10
 FAMILIES = {family.name: family for family in (*TIMM, *TORCHVISION)}
@@ -128,7 +127,7 @@ def check(model: nn.Module, images: Tensor, *, places: int = 7) -> dict[str, Any
     adapter = fa.wrap(model, labels=LABELS)
     with torch.no_grad():
         outside = model(images)
-    before = state(model)
+    before = snapshot(model)
     plain = adapter.predict(images)
     reasons: list[str] = []
     sites = adapter.sites(images)
@@ -156,7 +155,7 @@ def check(model: nn.Module, images: Tensor, *, places: int = 7) -> dict[str, Any
             break
     else:
         reasons += [f"{name}: losses {r.losses.tolist()}" for name, r in results.items()]
-    changed = [name for name, value in state(model).items() if not same(value, before.get(name))]
+    changed = differences(before, snapshot(model))
     reasons += [f"not restored: {changed[:3]}"] if changed else []
     return {
         "sites": len(sites), "exact": exact, "gradient": gradient, "refined": refined,
@@ -190,39 +189,3 @@ def _replay(
         with torch.no_grad():
             moved = adapter.read(tail.run([lambda _: leaf + torch.randn_like(leaf)]))["output"]
         return difference, None if torch.equal(moved, plain) else "no gradient"
-
-
-def state(model: nn.Module) -> dict[str, Any]:
-    """All that a refinement must leave as it was."""
-    found: dict[str, Any] = {}
-    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
-    for name, tensor in tensors:
-        found[f"tensor {name}"] = tensor.detach().clone()
-        found[f"tensor {name} itself"] = (id(tensor), tensor.requires_grad, tensor._version)
-        found[f"gradient {name}"] = None if tensor.grad is None else tensor.grad.clone()
-    for name, module in model.named_modules():
-        found[f"module {name}"] = dict(_attributes(module))
-    return found
-
-
-def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    yield "forward", module.forward
-    for key, value in vars(module).items():
-        if key in ("_parameters", "_buffers", "_modules"):
-            yield key, {name: id(item) for name, item in value.items()}
-        elif key.endswith("_hooks") or isinstance(value, (dict, list)):
-            yield key, copy.copy(value)
-        else:
-            yield key, value
-
-
-def same(now: Any, before: Any) -> bool:
-    """Whether two states are bit for bit the same."""
-    if isinstance(now, Tensor) and isinstance(before, Tensor):
-        apart = now.isnan() != before.isnan()
-        return not bool(apart.any()) and torch.equal(now.nan_to_num(), before.nan_to_num())
-    if isinstance(now, dict) and isinstance(before, dict):
-        return list(now) == list(before) and all(same(now[k], before[k]) for k in now)
-    if isinstance(now, (list, tuple)) and isinstance(before, (list, tuple)):
-        return len(now) == len(before) and all(map(same, now, before))
-    return now is before or bool(now == before)

@@ -99,8 +99,8 @@ class Averaging(fa.Evidence):
     def known(self, outputs):
         return self.told.known(outputs)
 
-    def take(self, images):
-        return type(self)(self.told.take(images))
+    def take(self, rows):
+        return type(self)(self.told.take(rows))
 
 
 class Detached(Averaging):

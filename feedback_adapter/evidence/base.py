@@ -63,7 +63,7 @@ class Evidence(abc.ABC):
         """`{output: (batch, labels) bool}`: which variables the evidence fixes."""
 
     @abc.abstractmethod
-    def take(self, images: Tensor) -> Evidence:
+    def take(self, rows: Tensor) -> Evidence:
         """The evidence of some of the images, by index (k,), in that order."""
 
     def conflict(self, other: Evidence) -> str | None:
@@ -136,9 +136,9 @@ class All(Evidence):
                 result[name] = torch.logical_or(result[name], mask) if name in result else mask
         return result
 
-    def take(self, images: Tensor) -> All:
+    def take(self, rows: Tensor) -> All:
         """Take from every part."""
-        return All([part.take(images) for part in self.parts])
+        return All([part.take(rows) for part in self.parts])
 
     def __repr__(self) -> str:
         return " & ".join(map(repr, self.parts))

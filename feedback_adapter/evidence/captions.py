@@ -94,11 +94,11 @@ class Captions(Evidence):
         """See `Evidence.known`: none of the labels."""
         return _none(outputs)
 
-    def take(self, images: Tensor) -> Captions:
+    def take(self, rows: Tensor) -> Captions:
         """See `Evidence.take`."""
         captions = self.captions
         if not isinstance(captions, str):
-            captions = [captions[i] for i in images.tolist()]
+            captions = [captions[i] for i in rows.tolist()]
         return Captions(captions, confidence=self.confidence, output=self.output)
 
     def __repr__(self) -> str:
@@ -131,11 +131,11 @@ class _Tokens(Evidence):
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
         return _none(outputs)
 
-    def take(self, images: Tensor) -> _Tokens:
-        images = images.to(self.owners.device)
-        found = (self.owners.unsqueeze(0) == images.unsqueeze(1)).nonzero()
+    def take(self, rows: Tensor) -> _Tokens:
+        rows = rows.to(self.owners.device)
+        found = (self.owners.unsqueeze(0) == rows.unsqueeze(1)).nonzero()
         return _Tokens(
-            self.output, self.tokens[found[:, 1]], found[:, 0], len(images), self.confidence
+            self.output, self.tokens[found[:, 1]], found[:, 0], len(rows), self.confidence
         )
 
 

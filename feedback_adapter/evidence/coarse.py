@@ -116,11 +116,11 @@ class Coarse(Unbound):
             )
         return fits[0]
 
-    def take(self, images: Tensor) -> Coarse:
+    def take(self, rows: Tensor) -> Coarse:
         """See `Evidence.take`."""
         classes = self.classes
         if not isinstance(classes, str):
-            classes = [classes[i] for i in images.tolist()]
+            classes = [classes[i] for i in rows.tolist()]
         return Coarse(
             classes, hierarchy=self.hierarchy, through=self.through,
             confidence=self.confidence, output=self.output,
@@ -165,9 +165,9 @@ class _Sets(Evidence):
             known[name] = ~mask | (mask.sum(1, keepdim=True) == 1)
         return known
 
-    def take(self, images: Tensor) -> _Sets:
-        masks = {name: mask[images.to(mask.device)] for name, mask in self.masks.items()}
-        return _Sets(masks, self.confidence[images.to(self.confidence.device)])
+    def take(self, rows: Tensor) -> _Sets:
+        masks = {name: mask[rows.to(mask.device)] for name, mask in self.masks.items()}
+        return _Sets(masks, self.confidence[rows.to(self.confidence.device)])
 
 
 def parse_coarse(text: str) -> Coarse:

@@ -137,9 +137,9 @@ class Labels(Unbound):
             return float(self.confidence.get(label, 1.0))
         return float(self.confidence)
 
-    def take(self, images: Tensor) -> Labels:
+    def take(self, rows: Tensor) -> Labels:
         """See `Evidence.take`. Only evidence given per image changes."""
-        chosen = images.tolist()
+        chosen = rows.tolist()
 
         def pick(value: Any) -> Any:
             return [value[i] for i in chosen] if isinstance(value, list) else value
@@ -245,9 +245,9 @@ class _Bound(Evidence):
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
         return {name: self._on(outputs[name], name)[1] > 0 for name in self.target}
 
-    def take(self, images: Tensor) -> _Bound:
+    def take(self, rows: Tensor) -> _Bound:
         def rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor[images.to(tensor.device)] for name, tensor in tensors.items()}
+            return {name: tensor[rows.to(tensor.device)] for name, tensor in tensors.items()}
 
         return _Bound(rows(self.target), rows(self.weight))
 
@@ -301,8 +301,8 @@ class _TensorLabels(Unbound):
             )
         return _Bound({name: self.targets}, {name: self.mask.to(self.targets.dtype)}).check(specs)
 
-    def take(self, images: Tensor) -> Evidence:
-        return _TensorLabels(self.targets[images], self.mask[images], self.output)
+    def take(self, rows: Tensor) -> Evidence:
+        return _TensorLabels(self.targets[rows], self.mask[rows], self.output)
 
 
 def parse_labels(text: str) -> Labels:

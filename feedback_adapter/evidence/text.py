@@ -151,9 +151,9 @@ class Text(Unbound):
         hit, false = self.reliability.of(labels)
         return _Mentions(name, said, weight, hit, false)
 
-    def take(self, images: Tensor) -> Text:
+    def take(self, rows: Tensor) -> Text:
         """See `Evidence.take`."""
-        text = self.text if isinstance(self.text, str) else [self.text[i] for i in images.tolist()]
+        text = self.text if isinstance(self.text, str) else [self.text[i] for i in rows.tolist()]
         return Text(
             text, reliability=self.reliability, absent=self.absent,
             confidence=self.confidence, output=self.output,
@@ -201,8 +201,8 @@ class _Mentions(Evidence):
             known[name] = self.said.to(logits.device) if name == self.output else mask
         return known
 
-    def take(self, images: Tensor) -> _Mentions:
-        rows = images.to(self.said.device)
+    def take(self, rows: Tensor) -> _Mentions:
+        rows = rows.to(self.said.device)
         return _Mentions(self.output, self.said[rows], self.weight[rows], self.hit, self.false)
 
 

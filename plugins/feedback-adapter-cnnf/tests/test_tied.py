@@ -69,7 +69,7 @@ class Clamp(fa.Evidence):
     def known(self, outputs):
         return {"output": torch.ones(outputs.batch, 10, dtype=torch.bool)}
 
-    def take(self, images):
+    def take(self, rows):
         return self
 
 

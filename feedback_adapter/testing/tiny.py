@@ -1,0 +1,79 @@
+"""A small network that is hard to refine, and images and outputs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from feedback_adapter.adapter import Adapter
+from feedback_adapter.outputs import SINGLE, Kind, Output, Outputs
+
+__all__ = ["LABELS", "TinyNet", "tiny_adapter", "tiny_images", "tiny_outputs"]
+
+LABELS = ("cat", "dog", "snow", "ball")
+"""The labels of the tiny models."""
+
+
+class TinyNet(nn.Module):
+    """A network with what makes refinement hard, in 2,000 weights.
+
+    Batch norm with statistics of its own, activations in place, a skip connection, a layer
+    that is called twice, dropout. Sites: `stem`, `block`, `again#0`, `again#1`, `head` and
+    more. It has no kinks: PyTorch rounds differently for other batch sizes, and where a ReLU
+    sits within rounding of zero, an image's gradient in a batch isn't that of it alone.
+
+    Args:
+        labels: Number of outputs.
+        seed: Of the weights.
+    """
+
+    def __init__(self, labels: int = len(LABELS), seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.stem = nn.Sequential(
+                nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ELU(inplace=True)
+            )
+            self.block = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.GELU())
+            self.again = nn.Conv2d(8, 8, 3, 1, 1)
+            self.drop = nn.Dropout(0.5)
+            self.head = nn.Linear(8, labels)
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    nn.init.normal_(module.running_mean, 0, 0.2)  # pyright: ignore[reportArgumentType]
+                    nn.init.uniform_(module.running_var, 0.5, 1.5)  # pyright: ignore[reportArgumentType]
+            nn.init.normal_(self.head.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, labels)."""
+        x = self.stem(images)
+        x = x + self.block(x)
+        x = self.again(self.again(x).tanh()).tanh_()
+        return self.head(self.drop(x.mean((2, 3))))
+
+
+def tiny_images(batch: int = 4, size: int = 16, seed: int = 0) -> Tensor:
+    """Random images of random colours, (batch, 3, size, size), the same every time."""
+    generator = torch.Generator().manual_seed(seed)
+    colour = torch.randn(batch, 3, 1, 1, generator=generator)
+    return colour + torch.randn(batch, 3, size, size, generator=generator)
+
+
+def tiny_adapter(kind: Kind = "multilabel", *, double: bool = False) -> Adapter:
+    """A `TinyNet` with `LABELS` as an adapter, in float64 if `double`."""
+    net = TinyNet().eval()
+    return Adapter(
+        net.double() if double else net,
+        {SINGLE: Output(LABELS, kind)},
+    )
+
+
+def tiny_outputs(
+    batch: int = 4, *, kind: Kind = "multilabel", labels: Sequence[str] = LABELS, seed: int = 0
+) -> Outputs:
+    """Random logits of a model with one output, float64, for checks of evidence."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(batch, len(labels), generator=generator, dtype=torch.float64)
+    return Outputs({SINGLE: logits}, {SINGLE: Output(tuple(labels), kind)})

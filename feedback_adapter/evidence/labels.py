@@ -246,10 +246,10 @@ class _Bound(Evidence):
         return {name: self._on(outputs[name], name)[1] > 0 for name in self.target}
 
     def take(self, rows: Tensor) -> _Bound:
-        def rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        def chosen(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: tensor[rows.to(tensor.device)] for name, tensor in tensors.items()}
 
-        return _Bound(rows(self.target), rows(self.weight))
+        return _Bound(chosen(self.target), chosen(self.weight))
 
 
 def _ordinary(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

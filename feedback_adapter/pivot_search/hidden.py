@@ -58,10 +58,10 @@ class Hidden(Evidence):
         known = self.evidence.known(outputs)
         return {n: m & ~self.hidden[n] if n in self.hidden else m for n, m in known.items()}
 
-    def take(self, images: Tensor) -> Hidden:
+    def take(self, rows: Tensor) -> Hidden:
         """See `Evidence.take`."""
-        hidden = {name: mask[images] for name, mask in self.hidden.items()}
-        return Hidden(self.evidence.take(images), self.unrefined.take(images), hidden)
+        hidden = {name: mask[rows] for name, mask in self.hidden.items()}
+        return Hidden(self.evidence.take(rows), self.unrefined.take(rows), hidden)
 
     def gain(self, outputs: Outputs) -> Tensor:
         """How much likelier the hidden variables are than in the unrefined model, (batch,) nats."""

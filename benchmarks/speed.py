@@ -273,27 +273,34 @@ def page(results: dict) -> str:
         [
             "# What an iteration costs",
             "",
-            "An iteration runs what follows the pivot, forward and backward, and nothing else. How",
-            "much our way of finding and replaying that costs, is the ratio to a *hand-cut* model:",
-            "the same layers written down by hand after the pivot, the same loss, the same Adam,",
-            "differentiated with respect to the pivot only. Less is better in every column.",
+            "An iteration runs the part of the model behind the pivot forward and backward, and",
+            "nothing else. We compare it with a *hand-cut* model. There somebody has written down",
+            "the layers behind the pivot by hand, with the same loss and the same",
+            "optimiser (Adam), and takes gradients with respect to the pivot only. That is",
+            "the least that an iteration can cost, so a ratio of 1 is the best possible.",
+            "Every row of the table is one model, one pivot and one strategy, and in every",
+            "column less is better.",
             "",
-            f"- **Time, ours / hand-cut**: {middle('ratio_to_limit'):.3f} in the median of "
-            f"{len(cells)} cells, {worst('ratio_to_limit'):.3f} in the worst.",
-            "- **Time, ours / the whole model again with a hook**: "
+            f"- **Time compared with the hand-cut model**: {middle('ratio_to_limit'):.3f} "
+            f"times as "
+            f"long in the median of {len(cells)} rows, {worst('ratio_to_limit'):.3f} in",
+            "the worst.",
+            "- **Time compared with running the whole model with a hook at the pivot**: "
             f"{middle('ratio_to_hook'):.2f} in the median.",
-            "- **Time, ours / the published notebook's way** (the tail, but with parameters that",
-            f"  require gradients): {middle('ratio_to_notebook'):.2f} in the median.",
-            f"- **Peak memory, ours / hand-cut**: {middle('memory_ratio'):.2f} in the median, "
-            f"{worst('memory_ratio'):.2f} in the worst.",
+            "- **Time compared with the published notebook**, which runs only the tail but "
+            "also asks "
+            f"for gradients of the weights: {middle('ratio_to_notebook'):.2f} in the median.",
+            f"- **Peak memory compared with the hand-cut model**: {middle('memory_ratio'):.2f} in "
+            f"the median, {worst('memory_ratio'):.2f} in the worst.",
             "",
-            f"Measured on {results['machine']} with {versions}, batches of {BATCH}, each cell's",
-            "ways interleaved in one process; time is CPU time, ratios are medians over pairs of",
-            "runs; memory is the peak of all tensors that are allocated, set-up included.",
-            "`make bench` measures again and writes this page.",
+            f"Measured on {results['machine']} with {versions}, in batches of {BATCH} images. The",
+            "ways that are compared take turns in one process. Time is CPU time, and a",
+            "ratio is the median over pairs of runs. Memory is the peak of all allocated",
+            "tensors, including those of the preparation. `make bench` measures all of",
+            "this again and writes this page.",
             "",
-            "| model | pivot | depth | strategy | / hand-cut | / hook | / notebook | memory "
-            "| ms per image |",
+            "| model | pivot | depth | strategy | time / hand-cut | time / hook | time / notebook "
+            "| memory / hand-cut | ms per image |",
             "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
             *rows,
             "",

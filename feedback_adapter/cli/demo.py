@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_adapter import plugins
 from feedback_adapter.cli.common import console, print_json
 from feedback_adapter.errors import DataError
 
@@ -81,12 +80,14 @@ def _find(photo: Photo) -> Path:
 
 
 def _sentence(known: dict[str, int], result: Refinement) -> str:
+    from feedback_adapter.plugins import strategy
+
     said = _and([label if value else f"no {label}" for label, value in known.items()])
     moved = [change for change in result.changes(0, 5) if not change.known]
     up = _and([_move(change) for change in moved if change.after > change.before])
     down = _and([_move(change) for change in moved if change.after < change.before])
     what = " and ".join(filter(None, (up and f"raised {up}", down and f"lowered {down}")))
-    statistics = plugins.strategy(result.strategy).uses == "statistics"
+    statistics = strategy(result.strategy).uses == "statistics"
     cause = "that and the words that captions use together" if statistics else "that"
     return (
         f"Knowing {said}, the feedback changed the activation at {', '.join(result.pivots)} until "

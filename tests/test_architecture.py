@@ -31,7 +31,7 @@ def tracked(*patterns: str) -> list[Path]:
         "feedback_adapter/adapter.py",
         "feedback_adapter/defaults.py",
         "feedback_adapter/pivot_search",
-        pytest.param(PROTOCOLS, marks=pytest.mark.xfail(strict=False, reason="being moved")),
+        PROTOCOLS,
     ],
 )
 def test_no_strategy_is_named_where_all_are_equal(part):

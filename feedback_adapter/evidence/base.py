@@ -23,10 +23,10 @@ __all__ = ["All", "Evidence", "Unbound"]
 
 
 class Evidence(abc.ABC):
-    """What is known about a batch of images. Subclass this to write a new kind.
+    """What is known about a batch of images. Subclass this to write a new kind of evidence.
 
-    A subclass implements `loss`, `clamp`, `known` and `take`; `bind` only where
-    it has something to check or to prepare once per refinement.
+    A subclass implements `loss`, `clamp`, `known` and `take`. It also implements `bind` if it has
+    something to check or to prepare once per refinement.
     """
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
@@ -47,27 +47,34 @@ class Evidence(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, outputs: Outputs) -> Tensor:
-        """Disagreement of each image's outputs with what is known.
+        """Say how much each image's outputs disagree with what is known.
 
         Returns:
-            (batch,), in nats, differentiable, summed over what is known, never
-            averaged over the batch; 0 for an image of which nothing is known.
+            (batch,), in nats and differentiable. It is summed over what is known and never
+            averaged over the batch. It is 0 for an image about which nothing is known.
         """
 
     @abc.abstractmethod
     def clamp(self, outputs: Outputs) -> Outputs:
-        """The model's own posterior with the known part fixed, as logits again."""
+        """Return the model's own posterior, as logits, if what is known is taken as given."""
 
     @abc.abstractmethod
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """`{output: (batch, labels) bool}`: which variables the evidence fixes."""
+        """Say which variables the evidence fixes, as `{output: (batch, labels) bool}`."""
 
     @abc.abstractmethod
     def take(self, rows: Tensor) -> Evidence:
-        """The evidence of some of the images, by index (k,), in that order."""
+        """Return the evidence for some of the images, in the order of their indices.
+
+        Args:
+            rows: (k,) int64, indices of images in the batch. They may repeat.
+        """
 
     def conflict(self, other: Evidence) -> str | None:
-        """Why this and other (bound) evidence can't both hold, or `None`. For `&`."""
+        """Say why this and other evidence, both bound, can't hold together; `None` if they can.
+
+        `All.bind` asks this of every pair of parts.
+        """
         del other
         return None
 

@@ -25,7 +25,7 @@ _PAD = -1
 
 
 class Captions(Evidence):
-    """A caption is known, on a model that writes captions.
+    """The caption of an image is known, and the model is one that writes captions.
 
     Args:
         captions: The caption of every image, or one per image (`None`: not known; a list:
@@ -161,12 +161,12 @@ def write_captions(
 
 
 def tokenise(caption: str) -> list[str]:
-    """A caption's words, lower-case, without punctuation."""
+    """Split a caption into its words, in lower case and without punctuation."""
     return re.findall(r"[a-z0-9]+(?:'[a-z]+)?", caption.lower().replace("\u2019", "'"))
 
 
 def parse_caption(text: str) -> Captions:
-    """A caption from the command line, as it is."""
+    """Make evidence of a caption that is given on the command line."""
     return Captions(text)
 
 

@@ -171,7 +171,7 @@ class _Sets(Evidence):
 
 
 def parse_coarse(text: str) -> Coarse:
-    """A coarse class from the command line: `dog`, or one of several: `dog|cat`."""
+    """Make evidence of a coarse class on the command line: `dog`, or `dog|cat` for either."""
     return Coarse([tuple(name.strip() for name in text.split("|"))])
 
 

@@ -47,7 +47,7 @@ class WordNet:
 
     @functools.cached_property
     def below(self) -> dict[str, frozenset[str]]:
-        """The classes at or below each id."""
+        """Find the classes that are at or below each id."""
         found: dict[str, set[str]] = {synset: set() for synset in self.names}
         for leaf in self.classes:
             todo = [leaf]
@@ -84,7 +84,7 @@ class WordNet:
 
 @functools.cache
 def wordnet() -> WordNet:
-    """The shipped hierarchy, read once."""
+    """Read the hierarchy that comes with the library; the file is read only once."""
     text = files("feedback_adapter.evidence").joinpath("imagenet_hierarchy.json").read_text("utf-8")
     content = json.loads(text)
     synsets = content["synsets"]
@@ -98,7 +98,7 @@ def wordnet() -> WordNet:
 
 @functools.cache
 def imagenet_labels() -> tuple[str, ...]:
-    """A unique name for each of ImageNet-1k's classes, in the usual order.
+    """Return a unique name for each of ImageNet-1k's classes, in the usual order.
 
     Names that two classes share carry what is above them: "crane (wading bird)".
     """
@@ -111,7 +111,7 @@ def imagenet_labels() -> tuple[str, ...]:
 
 
 def members_of(name: str, labels: Sequence[str], groups: Groups | None) -> list[int]:
-    """Which labels a coarse class has.
+    """Find the labels that belong to a coarse class.
 
     Args:
         name: The coarse class: a key of `groups`; without them, WordNet's name ("dog") or

@@ -20,7 +20,7 @@ from feedback_adapter.outputs import Output, Outputs
 __all__ = ["Labels", "parse_labels"]
 
 _LIMIT = 1 - 1e-6
-"""How certain a clamped posterior is at most: its logits stay finite."""
+"""How certain a clamped posterior can be at most. The limit keeps its logits finite."""
 
 
 class Labels(Unbound):

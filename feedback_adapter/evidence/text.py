@@ -25,18 +25,20 @@ __all__ = ["Reliability", "Text", "mentions", "parse_text"]
 _TOKEN = re.compile(r"[a-z0-9]+(?:['-][a-z]+)*|[.,;:!?]")
 _NEGATIONS = frozenset("no not without never none nobody nothing neither nor n't".split())
 _SCOPE = 3
-"""How many words after a negation it reaches, unless the clause ends before."""
+"""A negation applies to so many words after it, unless the clause ends before."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """How far a mention in the text says that a label holds.
+    """How reliably a mention in a text shows that a label holds.
 
     Args:
-        hit: p(mentioned | holds), in (0, 1): one number, or `{label: number}`.
-        false: p(mentioned | doesn't hold), in (0, 1), below `hit`; likewise.
+        hit: The probability that a label is mentioned if it holds, in (0, 1): one number for all
+            labels, or `{label: number}`.
+        false: The probability that a label is mentioned although it doesn't hold, in (0, 1), as
+            one number or as `{label: number}`. It should be smaller than `hit`.
 
-    A label that a mapping doesn't name has the defaults.
+    Labels that a mapping doesn't name have the default values.
     """
 
     hit: float | Mapping[str, float] = 0.4
@@ -64,8 +66,8 @@ class Reliability:
             texts: One per image.
             truth: (images, labels) bool: whether each label holds.
             labels: Their names.
-            strength: How many images' worth the mean over labels counts beside a label's
-                own, above 0; rare labels lean on it.
+            strength: How many images the mean over all labels counts for beside a label's own
+                images, above 0. It keeps the rates of rare labels close to the mean.
         """
         said = mentions(texts, labels).to(torch.float64)
         holds = truth.to(torch.float64)
@@ -78,7 +80,7 @@ class Reliability:
         return cls(*rates)
 
     def of(self, labels: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(labels,) hit and false."""
+        """Return `hit` and `false` for each of the labels, (labels,) each."""
         pairs: list[Tensor] = []
         for value, default in ((self.hit, 0.4), (self.false, 0.02)):
             if isinstance(value, Mapping):
@@ -207,11 +209,11 @@ class _Mentions(Evidence):
 
 
 def mentions(texts: Sequence[str], labels: Sequence[str]) -> Tensor:
-    """Which labels each text mentions, (texts, labels) bool.
+    """Find the labels that each text mentions, (texts, labels) bool.
 
     Args:
-        texts: In English, in any case.
-        labels: Words or phrases; compared as they are and lemmatised.
+        texts: English texts, in upper or lower case.
+        labels: Words or phrases. They are compared both as they are and in their base form.
     """
     index: dict[tuple[str, ...], list[int]] = {}
     for place, label in enumerate(labels):
@@ -232,7 +234,7 @@ def mentions(texts: Sequence[str], labels: Sequence[str]) -> Tensor:
 
 
 def parse_text(text: str) -> Text:
-    """Text from the command line, as it is."""
+    """Make evidence of a text that is given on the command line."""
     return Text(text)
 
 

@@ -12,6 +12,7 @@ from .evidence import (
     Labels,
     Reliability,
     Text,
+    Wrong,
     write_captions,
 )
 from .hookspecs import (
@@ -26,7 +27,8 @@ from .outputs import Output, Outputs
 from .pivot_search import Choice, choose_pivots
 from .prepared import Prepared
 from .prior import LabelPrior
-from .refinement import Change, Refinement
+from .refinement import Change, Doubt, Refinement
+from .reliability import estimate_wrong
 from .sites import Site, SiteInfo
 from .strategies import (
     LBFGS,
@@ -61,6 +63,7 @@ __all__ = [
     "Choice",
     "Coarse",
     "Defaults",
+    "Doubt",
     "Evidence",
     "EvidenceSpec",
     "Facts",
@@ -84,7 +87,9 @@ __all__ = [
     "StrategySpec",
     "Text",
     "Transform",
+    "Wrong",
     "choose_pivots",
+    "estimate_wrong",
     "hookimpl",
     "load",
     "pretrained",

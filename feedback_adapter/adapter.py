@@ -198,7 +198,7 @@ class Adapter:
                 problem = Problem(
                     self.model, inputs, bound, sites, self.read, self.priors, recorded
                 )
-                result = spec.strategy(made).refine(problem)
+                result = spec.strategy(made).refine(problem.believed())
         except (EvidenceError, SiteError) as error:
             names = [site.name for site in sites] or pivots
             shape = tuple(inputs.images.shape)
@@ -242,13 +242,20 @@ class Adapter:
         return folder
 
     def fit_prior(
-        self, probabilities: Tensor, targets: Tensor, *, output: str | None = None
+        self,
+        probabilities: Tensor,
+        targets: Tensor,
+        *,
+        held_out: Tensor | None = None,
+        output: str | None = None,
     ) -> LabelPrior:
         """Learn from training images which labels go together, for strategies that use that.
 
         Args:
             probabilities: (images, labels), what this model says of them, in [0, 1].
             targets: (images, labels), the truth.
+            held_out: (images, labels), logits of each image by a model like this one that
+                wasn't trained on it; see `LabelPrior.fit`.
             output: Name of the output that they belong to; needed only where there are several.
 
         Returns:
@@ -265,7 +272,7 @@ class Adapter:
                 f"Label statistics are of one multilabel output; {fits or 'none'} are, not "
                 f"{output!r}."
             )
-        self.priors[name] = LabelPrior.fit(probabilities, targets)
+        self.priors[name] = LabelPrior.fit(probabilities, targets, held_out)
         return self.priors[name]
 
     # ---- what refine needs ----

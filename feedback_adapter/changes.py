@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Change", "table_of"]
+__all__ = ["Change", "Doubt", "table_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,25 @@ class Change:
     before: float
     after: float
     known: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubt:
+    """Something that was told of an image and is believed to be wrong.
+
+    Args:
+        image: Which image of the batch.
+        output: Name of the output.
+        label: Name of the variable.
+        told: Whether it was told to be present.
+        probability: That this is wrong, above 0.5.
+    """
+
+    image: int
+    output: str
+    label: str
+    told: bool
+    probability: float
 
 
 def table_of(changes: Sequence[Change], title: str, *, several: bool) -> Table:

@@ -1,9 +1,4 @@
-"""What a training set says about which labels go together, and with what the model says.
-
-The probabilities p that the model gives and the true labels y of the training images have a
-mean and a covariance. Taken as a joint Gaussian they say what to expect of the other labels
-when some are known, in closed form for any set of known labels, without retraining.
-"""
+"""What a training set says about which labels go together, and with what the model says."""
 
 from __future__ import annotations
 
@@ -15,46 +10,71 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.errors import CheckpointError, DataError
+from feedback_adapter.gaussian import conditional, latent_move, nearest_covariance
 
-__all__ = ["LabelPrior", "conditional"]
+__all__ = ["JOINT", "RIDGE", "LabelPrior"]
 
 _EDGE = 1e-4
 """How near to 0 and 1 an expectation may come before it is made log-odds."""
 
+_SCALE = 256.0
+"""Covariances are stored multiplied by this: float16 has few digits near 0."""
+
+JOINT = 0.6
+"""Weight of the joint Gaussian's move; chosen on dev, for both checkpoints that have statistics."""
+
+RIDGE = 2e-2
+"""Variance of a known label's noise in it."""
+
+_FEW = 5.0
+"""Couplings shrink as if so many pairs of labels had been seen of which nothing follows."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelPrior:
-    """First and second moments of probabilities and labels, over training images.
+    """Statistics of a training set, from which known labels say what to expect of the others.
 
     Args:
         mean: (2, labels), of the model's probabilities and of the labels.
         covariance: (3, labels, labels): the covariances of p with p, of y with p, and of y with y.
+        couplings: (labels, labels), in nats squared: how the errors of the model's logits go
+            together on images that it wasn't trained on.
     """
 
     mean: Tensor
     covariance: Tensor
+    couplings: Tensor
 
     @classmethod
-    def fit(cls, probabilities: Tensor, targets: Tensor) -> LabelPrior:
-        """Moments of a training set.
+    def fit(
+        cls, probabilities: Tensor, targets: Tensor, held_out: Tensor | None = None
+    ) -> LabelPrior:
+        """Statistics of a training set.
 
         Args:
             probabilities: (images, labels), the model's, in [0, 1].
             targets: (images, labels), the truth, 0 or 1.
+            held_out: (images, labels), for the couplings: logits of each image by a model
+                that wasn't trained on it, as cross-validation gives them. The model's own won't
+                do, for it knows its training images by heart. By default the couplings are those
+                of a model that knows nothing but how frequent labels are: somewhat too large.
 
         Raises:
             DataError: The shapes differ, or fewer than two images.
         """
-        if probabilities.shape != targets.shape or len(targets) < 2:
+        shapes = {tuple(t.shape) for t in (probabilities, targets, held_out) if t is not None}
+        if len(shapes) > 1 or len(targets) < 2:
             raise DataError(
-                f"probabilities {tuple(probabilities.shape)} and targets {tuple(targets.shape)} "
-                "must be of one shape (images, labels), with at least two images."
+                f"probabilities {tuple(probabilities.shape)}, targets {tuple(targets.shape)} and "
+                "held_out must be of one shape (images, labels), with at least two images."
             )
         p, y = probabilities.double(), targets.double()
         mean = torch.stack([p.mean(0), y.mean(0)])
+        chance = y.mean(0).expand_as(y) if held_out is None else _calibrated(held_out, y)
+        couplings = _couplings(y - chance, chance * (1 - chance))
         p, y = p - mean[0], y - mean[1]
         covariance = torch.stack([p.T @ p, y.T @ p, y.T @ y]) / len(y)
-        return cls(mean.float(), covariance.float())
+        return cls(mean.float(), covariance.float(), couplings.float())
 
     def save(self, file: str | Path) -> None:
         """Write to a safetensors file, as float16 (moments of probabilities are at most 1)."""
@@ -62,7 +82,11 @@ class LabelPrior:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a file holds of it, by name, as float16."""
-        tensors = {"mean": self.mean, "covariance": self.covariance * _SCALE}
+        tensors = {
+            "mean": self.mean,
+            "covariance": self.covariance * _SCALE,
+            "couplings": self.couplings,
+        }
         return {name: tensor.half().contiguous() for name, tensor in tensors.items()}
 
     @classmethod
@@ -73,79 +97,89 @@ class LabelPrior:
             CheckpointError: It isn't one.
         """
         try:
-            tensors = safetensors.torch.load_file(file)
-            return cls(tensors["mean"].float(), tensors["covariance"].float() / _SCALE)
+            tensors = {k: v.float() for k, v in safetensors.torch.load_file(file).items()}
+            return cls(tensors["mean"], tensors["covariance"] / _SCALE, tensors["couplings"])
         except (OSError, KeyError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"{str(file)!r} holds no label prior: {error}") from error
 
     def to(self, like: Tensor) -> LabelPrior:
         """The same on the device of a tensor."""
-        return LabelPrior(self.mean.to(like.device), self.covariance.to(like.device))
+        parts = (self.mean, self.covariance, self.couplings)
+        return LabelPrior(*(part.to(like.device) for part in parts))
 
-    def from_labels(self, values: Tensor, known: Tensor, ridge: float) -> Tensor:
-        """Log-odds that known labels add to every label's prior, (batch, labels), in nats.
+    def opinion(self, logits: Tensor, values: Tensor, known: Tensor) -> Tensor:
+        """Log-odds of every label, of a known one from the others. See `evidence.base.Opinion`."""
+        return logits + JOINT * self.joint_move(logits, values, known, RIDGE)
+
+    def joint_move(self, logits: Tensor, values: Tensor, known: Tensor, ridge: float) -> Tensor:
+        """How far known labels move logits, if probabilities and labels are jointly Gaussian.
 
         Args:
+            logits: (batch, labels), the model's, in nats.
             values: (batch, labels), of what is known, in [0, 1].
             known: (batch, labels) bool.
             ridge: Variance of the noise of an observation, above 0.
-        """
-        expected = conditional(
-            self.mean[1].expand_as(values), self.covariance[2], values, known, ridge
-        )
-        return _log_odds(expected) - _log_odds(self.mean[1])
 
-    def from_all(
-        self, probabilities: Tensor, values: Tensor, known: Tensor, ridge: float
-    ) -> Tensor:
-        """Log-odds of every label, from the model's probabilities of all and what is known.
-
-        Args:
-            probabilities: (batch, labels), the model's.
-            values: (batch, labels), of what is known, in [0, 1].
-            known: (batch, labels) bool.
-            ridge: Variance of the noise of an observation, above 0.
+        Returns:
+            (batch, labels), in nats; of a known label from the others, leaving it out.
         """
         pp, yp, yy = (part.double() for part in self.covariance)
-        pp = pp + ridge * torch.eye(len(pp), dtype=pp.dtype, device=pp.device)
+        pp = pp + ridge * torch.eye(len(pp)).to(pp)
         gain = torch.linalg.solve(pp, yp.T)  # (labels of p, labels of y)
         left = (yy - yp @ gain).float()
-        mean = self.mean[1] + (probabilities - self.mean[0]) @ gain.float()
-        return _log_odds(conditional(mean, left, values, known, ridge))
+        mean = self.mean[1] + (logits.sigmoid() - self.mean[0]) @ gain.float()
+        return _log_odds(conditional(mean, left, values, known, ridge)) - logits
+
+    def latent_move(self, logits: Tensor, values: Tensor, known: Tensor) -> Tensor:
+        """How far known labels move logits, if the logits' errors go together as they did.
+
+        Args:
+            logits: (batch, labels), the model's, in nats, calibrated.
+            values: (batch, labels), of what is known, in [0, 1].
+            known: (batch, labels) bool.
+
+        Returns:
+            (batch, labels), in nats.
+        """
+        return latent_move(logits, self.couplings, values, known)
 
 
-def conditional(
-    mean: Tensor, covariance: Tensor, values: Tensor, known: Tensor, ridge: float
-) -> Tensor:
-    """Mean of a Gaussian, given some of its variables with noise.
+def _couplings(residual: Tensor, variance: Tensor) -> Tensor:
+    """Covariance of the errors of logits, from how the labels' residuals go together.
+
+    A residual is about the error of its logit times the variance of the label.
 
     Args:
-        mean: (batch, n).
-        covariance: (n, n).
-        values: (batch, n), what was observed.
-        known: (batch, n) bool; what isn't known is not looked at.
-        ridge: Variance of the noise, above 0.
-
-    Returns:
-        (batch, n).
+        residual: (images, labels), the truth less its probability.
+        variance: (images, labels), p (1 - p).
     """
-    rows, group = torch.unique(known, dim=0, return_inverse=True)
-    result = mean.clone()
-    for number, mask in enumerate(rows):
-        images = (group == number).nonzero()[:, 0]
-        if not bool(mask.any()):
-            continue
-        own = covariance[mask][:, mask].double()
-        own = own + ridge * torch.eye(len(own), dtype=own.dtype, device=own.device)
-        gain = torch.linalg.solve(own, covariance[mask].double()).to(mean.dtype)
-        missing = (values[images] - mean[images])[:, mask]
-        result[images] = mean[images] + missing @ gain
-    return result
+    moments = residual.T @ residual / (variance.T @ variance + _FEW)
+    return nearest_covariance(moments)
+
+
+def _calibrated(logits: Tensor, targets: Tensor, rounds: int = 8, ridge: float = 20.0) -> Tensor:
+    """Probabilities of logits with a slope and an offset for each label (Platt scaling).
+
+    Args:
+        logits: (images, labels).
+        targets: (images, labels), 0 or 1.
+        rounds: Steps of Newton's method.
+        ridge: How many images' worth a slope of 1 counts.
+    """
+    logits = logits.double()
+    slope, offset = torch.ones_like(logits[0]), torch.zeros_like(logits[0])
+    for _ in range(rounds):
+        p = torch.sigmoid(logits * slope + offset)
+        error, weight = p - targets, p * (1 - p)
+        by_slope = (error * logits).sum(0) + ridge * (slope - 1)
+        by_offset = error.sum(0)
+        a = (weight * logits * logits).sum(0) + ridge
+        b, c = (weight * logits).sum(0), weight.sum(0) + 1e-3
+        determinant = a * c - b * b + 1e-6
+        slope = slope - (c * by_slope - b * by_offset) / determinant
+        offset = offset - (a * by_offset - b * by_slope) / determinant
+    return torch.sigmoid(logits * slope + offset)
 
 
 def _log_odds(p: Tensor) -> Tensor:
     return p.clamp(_EDGE, 1 - _EDGE).logit()
-
-
-_SCALE = 256.0
-"""Covariances are stored multiplied by this: float16 has few digits near 0."""

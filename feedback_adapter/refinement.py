@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from feedback_adapter.changes import Change, table_of
+from feedback_adapter.changes import Change, Doubt, table_of
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["CONVERGED", "Change", "Refinement", "statuses"]
+__all__ = ["CONVERGED", "Change", "Doubt", "Refinement", "statuses"]
 
 CONVERGED = "converged: the loss no longer falls"
 """Status of an image that was done before the steps ran out."""
@@ -59,6 +59,8 @@ class Refinement:
             options asked for it.
         kept: (batch,) int64, which row of `losses` is that of `outputs_after`; `None` for
             the last.
+        doubts: `{output: (batch, labels)}`, the probability that what was told of a label is
+            wrong, where the evidence allows for mistakes; see `doubted`.
 
     Example:
         >>> import torch, feedback_adapter as fa
@@ -81,6 +83,7 @@ class Refinement:
     images: Tensor | None = None
     trace: dict[str, Tensor] | None = None
     kept: Tensor | None = None
+    doubts: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
 
     @classmethod
     def of(
@@ -118,8 +121,9 @@ class Refinement:
             status = (status,) * before.batch
         known = evidence.known(before)
         return cls(
-            before, after, losses, steps, status, known, pivots=pivots, trace=trace, kept=kept
-        )
+            before, after, losses, steps, status, known, pivots=pivots, trace=trace, kept=kept,
+            doubts=evidence.doubts(),
+        )  # fmt: skip
 
     @classmethod
     def cat(cls, parts: Sequence[Refinement]) -> Refinement:
@@ -150,6 +154,10 @@ class Refinement:
             if traces and len(traces) == len(parts)
             else None,
             kept=None if all(part.kept is None for part in parts) else torch.cat(ends),
+            doubts={
+                name: torch.cat([p.doubts.get(name, p.known[name] * 0.0) for p in parts])
+                for name in dict.fromkeys(name for part in parts for name in part.doubts)
+            },
         )
 
     def take(self, rows: Tensor) -> Refinement:
@@ -165,6 +173,7 @@ class Refinement:
             images=None if self.images is None else self.images[rows.to(self.images.device)],
             trace=None if self.trace is None else {n: t[:, rows] for n, t in self.trace.items()},
             kept=None if self.kept is None else self.kept[rows],
+            doubts={name: doubt[rows] for name, doubt in self.doubts.items()},
         )
 
     @property
@@ -203,6 +212,22 @@ class Refinement:
         )
         done = [said.startswith("converged") for said in self.status]
         return torch.tensor(done, dtype=torch.bool, device=self.steps.device)
+
+    @property
+    def doubted(self) -> list[Doubt]:
+        """What was told and is believed to be wrong, the most doubtful first.
+
+        Empty where evidence is certain: tell labels with `wrong=` to have them checked.
+        """
+        found: list[Doubt] = []
+        for name, doubt in self.doubts.items():
+            labels = self.outputs_before.specs[name].labels
+            believed = self.outputs_after.probabilities()[name] > 0.5
+            for image, column in (doubt > 0.5).nonzero().tolist():
+                told = not bool(believed[image, column])
+                probability = float(doubt[image, column])
+                found.append(Doubt(image, name, labels[column], told, probability))
+        return sorted(found, key=lambda item: -item.probability)
 
     def changes(self, image: int = 0, top: int | None = None) -> list[Change]:
         """The predictions of one image, those that moved most first.

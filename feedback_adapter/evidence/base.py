@@ -11,7 +11,7 @@ import abc
 import functools
 import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,12 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["All", "Evidence", "Unbound"]
+__all__ = ["All", "Evidence", "Opinion", "Unbound"]
+
+Opinion = Callable[[str, Tensor, Tensor], Tensor]
+"""Log-odds (batch, labels) of an output's labels from the model and from the labels that are told:
+of a told label from the other ones, without its own telling. Its arguments are the output's name,
+values (batch, labels) in [0, 1], and which labels are told (batch, labels), bool."""
 
 
 class Evidence(abc.ABC):
@@ -69,6 +74,28 @@ class Evidence(abc.ABC):
         Args:
             rows: (k,) int64, indices of images in the batch. They may repeat.
         """
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether some of the evidence may be wrong. Then `believed` makes other evidence of it."""
+        return False
+
+    def believed(self, before: Outputs, opinion: Opinion) -> Evidence:
+        """Return what to believe where some of the evidence may be wrong.
+
+        Args:
+            before: The unrefined model's outputs.
+            opinion: What the model and the rest of the evidence say of each label.
+
+        Returns:
+            Evidence that isn't doubtful any more.
+        """
+        del before, opinion
+        return self
+
+    def doubts(self) -> dict[str, Tensor]:
+        """Return how likely each label is told wrong, `{output: (batch, labels)}` in [0, 1]."""
+        return {}
 
     def conflict(self, other: Evidence) -> str | None:
         """Say why this and other evidence, both bound, can't hold together; `None` if they can.
@@ -141,6 +168,23 @@ class All(Evidence):
         for part in self.parts:
             for name, mask in part.known(outputs).items():
                 result[name] = torch.logical_or(result[name], mask) if name in result else mask
+        return result
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether some of any part may be wrong."""
+        return any(part.doubtful for part in self.parts)
+
+    def believed(self, before: Outputs, opinion: Opinion) -> All:
+        """Return what to believe of every part."""
+        return All([part.believed(before, opinion) for part in self.parts])
+
+    def doubts(self) -> dict[str, Tensor]:
+        """Return the highest doubt of any part."""
+        result: dict[str, Tensor] = {}
+        for part in self.parts:
+            for name, doubt in part.doubts().items():
+                result[name] = torch.maximum(result[name], doubt) if name in result else doubt
         return result
 
     def take(self, rows: Tensor) -> All:

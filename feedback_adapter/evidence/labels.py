@@ -10,17 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError, did_you_mean
 from feedback_adapter.evidence.base import Evidence, Unbound
-from feedback_adapter.outputs import Output, Outputs
+from feedback_adapter.evidence.bound import BoundLabels
+from feedback_adapter.evidence.doubtful import DoubtfulLabels
+from feedback_adapter.evidence.mistakes import CERTAIN, Wrong
+from feedback_adapter.outputs import Output
 
 __all__ = ["Labels", "parse_labels"]
-
-_LIMIT = 1 - 1e-6
-"""How certain a clamped posterior can be at most. The limit keeps its logits finite."""
 
 
 class Labels(Unbound):
@@ -34,6 +33,11 @@ class Labels(Unbound):
         confidence: How far to trust an item, in [0, 1]: its loss is multiplied by it, and
             the clamp moves that share of the way. One number for all, or
             `{label: number}` (labels that aren't named have confidence 1).
+        wrong: How often such labels are told wrong: 0, never, for what you know; a share below
+            1, or `Wrong(missed, invented)`, which `estimate_wrong` finds; `None` to estimate it
+            for each image by itself. Then a label that is told counts as far as the model finds
+            it likely, and `Refinement.doubted` lists those that it believes to be wrong. Only
+            values of 0 and 1 can be wrong, and only in multilabel outputs.
         output: Which output the labels belong to; needed only where several outputs have
             a label of that name.
 
@@ -55,6 +59,7 @@ class Labels(Unbound):
         values: Mapping[str, Any] | Sequence[Mapping[str, Any] | None],
         *,
         confidence: float | Mapping[str, float] = 1.0,
+        wrong: float | Wrong | None = 0.0,
         output: str | None = None,
     ) -> None:
         self.values: dict[str, Any] | list[dict[str, Any]]
@@ -75,18 +80,27 @@ class Labels(Unbound):
         items = confidence.items() if isinstance(confidence, Mapping) else [("all", confidence)]
         for name, item in items:
             _in_unit(item, f"The confidence of {name!r}")
+        self.wrong = Wrong.of(wrong)
         self.output = output
 
     @classmethod
-    def from_tensors(cls, targets: Tensor, known: Tensor, output: str | None = None) -> Evidence:
+    def from_tensors(
+        cls,
+        targets: Tensor,
+        known: Tensor,
+        output: str | None = None,
+        *,
+        wrong: float | Wrong | None = 0.0,
+    ) -> Evidence:
         """Labels of every variable of an output at once.
 
         Args:
             targets: (batch, labels), values in [0, 1]; what is not known is ignored.
             known: (batch, labels) or (labels,) bool.
             output: Which output; needed only where there are several.
+            wrong: As for `Labels`. Where labels come from a file or a crowd, pass `None`.
         """
-        return _TensorLabels(targets, known, output)
+        return _TensorLabels(targets, known, output, Wrong.of(wrong))
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         """Look the names up and make tensors. See `Evidence.bind`."""
@@ -113,7 +127,7 @@ class Labels(Unbound):
         if isinstance(self.confidence, Mapping):
             for label in self.confidence:
                 self._find(label, specs)
-        return _Bound(target, weight).check(specs)
+        return _bound(target, weight, self.wrong).check(specs)
 
     def _find(self, label: str, specs: Mapping[str, Output]) -> tuple[str, int]:
         if self.output is not None and self.output not in specs:
@@ -148,135 +162,20 @@ class Labels(Unbound):
             values: Any = pick(self.values)
         else:
             values = {name: pick(value) for name, value in self.values.items()}
-        return Labels(values, confidence=self.confidence, output=self.output)
+        return Labels(values, confidence=self.confidence, wrong=self.wrong, output=self.output)
 
     def __repr__(self) -> str:
         rest = "" if self.confidence == 1.0 else f", confidence={self.confidence}"
+        rest += "" if self.wrong == CERTAIN else f", wrong={self.wrong}"
         return f"Labels({self.values}{rest})"
-
-
-class _Bound(Evidence):
-    """Labels as tensors: per output the target and the weight of each variable."""
-
-    def __init__(self, target: dict[str, Tensor], weight: dict[str, Tensor]) -> None:
-        self.target, self.weight = _ordinary(target), _ordinary(weight)
-        self.specs: Mapping[str, Output] = {}
-        # Only outputs of which something is known are in the loss: a pivot that reaches others
-        # alone is a mistake that should be found. If nothing is known at all, all are (with 0).
-        some = [name for name, w in self.weight.items() if bool((w > 0).any())]
-        self.stated = some or list(self.weight)
-
-    def conflict(self, other: Evidence) -> str | None:
-        if not isinstance(other, _Bound):
-            return None
-        for name in self.target.keys() & other.target.keys():
-            both = (self.weight[name] > 0) & (other.weight[name] > 0)
-            apart = both & ((self.target[name] - other.target[name]).abs() == 1)
-            for image, column in apart.nonzero().tolist()[:1]:
-                label = self.specs[name].labels[column]
-                return f"{label!r} is said to be both present and absent in image {image}."
-            if self.specs[name].kind == "multiclass":
-                target = torch.where(other.weight[name] > 0, other.target[name], self.target[name])
-                weight = torch.maximum(self.weight[name], other.weight[name])
-                why = _impossible(name, self.specs[name], target, weight)
-                if why:
-                    return why
-        return None
-
-    def check(self, specs: Mapping[str, Output]) -> _Bound:
-        self.specs = specs
-        for name, spec in specs.items():
-            if spec.kind != "multiclass" or name not in self.target:
-                continue
-            why = _impossible(name, spec, self.target[name], self.weight[name])
-            if why:
-                raise EvidenceError(f"Contradiction: {why}")
-        return self
-
-    def _on(self, like: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        target, weight = self.target[name], self.weight[name]
-        if target.device != like.device or target.dtype != like.dtype:
-            target, weight = target.to(like), weight.to(like)
-            self.target[name], self.weight[name] = target, weight
-        return target, weight
-
-    def loss(self, outputs: Outputs) -> Tensor:
-        total: Tensor | None = None
-        for name in self.stated:
-            logits = outputs[name]
-            target, weight = self._on(logits, name)
-            if outputs.specs[name].kind == "multilabel":
-                items = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-            else:
-                log_p = logits.log_softmax(1)
-                # log(1 - p), safe where p is 1 in floating point
-                log_q = torch.log1p(-log_p.exp().clamp(max=_LIMIT))
-                items = -(target * log_p + (1 - target) * log_q)
-                certain = target == 1
-                items = torch.where(certain, -log_p, items)
-            part = (items * weight).sum(1)
-            total = part if total is None else total + part
-        assert total is not None, "a model has at least one output"
-        return total
-
-    def clamp(self, outputs: Outputs) -> Outputs:
-        new: dict[str, Tensor] = {}
-        for name in self.target:
-            logits, spec = outputs[name], outputs.specs[name]
-            target, weight = self._on(logits, name)
-            if not bool((weight > 0).any()):
-                continue
-            p = spec.probabilities(logits)
-            mixed = torch.lerp(p, target, weight)
-            if spec.kind == "multilabel":
-                fixed = mixed.clamp(1 - _LIMIT, _LIMIT).logit()
-                new[name] = torch.where(weight > 0, fixed, logits)
-            else:
-                known = weight > 0
-                # of the unknown classes among themselves, however unlikely they are together
-                free = logits.masked_fill(known, torch.finfo(logits.dtype).min).log_softmax(1)
-                rest = 1 - torch.where(known, mixed, 0.0).sum(1, keepdim=True)
-                fixed = mixed.clamp(min=1 - _LIMIT).log()
-                posterior = torch.where(known, fixed, free + rest.clamp(min=1 - _LIMIT).log())
-                some = known.any(1, keepdim=True)
-                new[name] = torch.where(some, posterior.log_softmax(1), logits)
-        return outputs.replace(**new)
-
-    def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        return {name: self._on(outputs[name], name)[1] > 0 for name in self.target}
-
-    def take(self, rows: Tensor) -> _Bound:
-        def chosen(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor[rows.to(tensor.device)] for name, tensor in tensors.items()}
-
-        return _Bound(chosen(self.target), chosen(self.weight))
-
-
-def _ordinary(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of what was made under inference_mode, which autograd refuses."""
-    return {name: t.clone() if t.is_inference() else t for name, t in tensors.items()}
-
-
-def _impossible(name: str, spec: Output, target: Tensor, weight: Tensor) -> str | None:
-    """Why no probabilities of classes that exclude each other are like this, if so."""
-    total = (target * (weight > 0)).sum(1)
-    ruled_out = ((target == 0) & (weight == 1)).all(1)
-    for index in ((total > 1 + 1e-6) | ruled_out).nonzero().flatten().tolist():
-        said = {
-            spec.labels[i]: float(target[index, i])
-            for i in weight[index].nonzero().flatten().tolist()[:5]
-        }
-        return (
-            f"in image {index} the classes of {name!r} exclude each other, so their probabilities "
-            f"can't be {said}. At most one can be 1, one must be."
-        )
-    return None
 
 
 class _TensorLabels(Unbound):
     """Labels of every variable of one output, as tensors that aren't checked by name."""
 
-    def __init__(self, targets: Tensor, known: Tensor, output: str | None) -> None:
+    def __init__(
+        self, targets: Tensor, known: Tensor, output: str | None, wrong: Wrong | None
+    ) -> None:
         known = known.expand_as(targets).bool()
         targets = torch.where(known, targets.to(torch.get_default_dtype()), 0.0)
         if not bool(((targets >= 0) & (targets <= 1)).all()):  # NaN fails both
@@ -285,7 +184,7 @@ class _TensorLabels(Unbound):
                 f"The value of label {bad[1]} of image {bad[0]} is "
                 f"{float(targets[bad[0], bad[1]])}: it must be in [0, 1]."
             )
-        self.targets, self.mask, self.output = targets, known, output
+        self.targets, self.mask, self.output, self.wrong = targets, known, output, wrong
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         name = self.output if self.output is not None else next(iter(specs))
@@ -299,10 +198,19 @@ class _TensorLabels(Unbound):
                 f"targets is {tuple(self.targets.shape)}, but the batch and the labels of {name!r} "
                 f"make {expected}."
             )
-        return _Bound({name: self.targets}, {name: self.mask.to(self.targets.dtype)}).check(specs)
+        weight = self.mask.to(self.targets.dtype)
+        return _bound({name: self.targets}, {name: weight}, self.wrong).check(specs)
 
     def take(self, rows: Tensor) -> Evidence:
-        return _TensorLabels(self.targets[rows], self.mask[rows], self.output)
+        return _TensorLabels(self.targets[rows], self.mask[rows], self.output, self.wrong)
+
+
+def _bound(
+    target: dict[str, Tensor], weight: dict[str, Tensor], wrong: Wrong | None
+) -> BoundLabels:
+    if wrong == CERTAIN:
+        return BoundLabels(target, weight)
+    return DoubtfulLabels(target, weight, wrong)
 
 
 def parse_labels(text: str) -> Labels:

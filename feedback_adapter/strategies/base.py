@@ -10,13 +10,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.evidence.base import Evidence, Opinion
 from feedback_adapter.outputs import Output, Outputs
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, Tail
 
-__all__ = ["Facts", "OptionsT", "Problem", "Strategy"]
+__all__ = ["Facts", "OptionsT", "Problem", "Strategy", "opinion_of"]
 
 OptionsT = TypeVar("OptionsT")
 
@@ -100,6 +100,14 @@ class Problem:
             return self.read(self.inputs.run(self.model)).detach()
         return self.read(self.recorded.value).detach()
 
+    def believed(self) -> Problem:
+        """The same problem with evidence in which mistakes are allowed for."""
+        if not self.evidence.doubtful:
+            return self
+        before = self.unrefined()
+        opinion = opinion_of(before, self.priors)
+        return dataclasses.replace(self, evidence=self.evidence.believed(before, opinion))
+
     def take(self, rows: Tensor) -> Problem:
         """The same problem for some of the images, by index (k,)."""
         return dataclasses.replace(
@@ -120,3 +128,19 @@ class Strategy(abc.ABC, Generic[OptionsT]):
     @abc.abstractmethod
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. An image's result must not depend on its batch mates."""
+
+
+def opinion_of(before: Outputs, priors: Mapping[str, LabelPrior]) -> Opinion:
+    """What a model says of labels, with label statistics where they are there.
+
+    Args:
+        before: The unrefined model's outputs.
+        priors: Label statistics, by output.
+    """
+
+    def opinion(name: str, values: Tensor, known: Tensor) -> Tensor:
+        if name not in priors:
+            return before[name]
+        return priors[name].to(values).opinion(before[name], values, known)
+
+    return opinion

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import feedback_adapter as fa
-from feedback_adapter.prior import LabelPrior, conditional
+from feedback_adapter.gaussian import conditional, latent_move, nearest_covariance
+from feedback_adapter.prior import LabelPrior
 
 LABELS = tuple("abcdef")
 
@@ -44,6 +45,52 @@ def test_conditional_is_the_textbook_formula():
     torch.testing.assert_close(found, expected)
 
 
+def test_a_known_label_is_expected_from_the_others():
+    root = torch.randn(5, 5, dtype=torch.float64)
+    covariance = root @ root.T
+    mean, value = torch.randn(2, 5).double(), torch.randn(2, 5).double()
+    known = torch.tensor([[True, False, True, True, False]]).expand(2, 5)
+    whole = conditional(mean, covariance, value, known, 0.1)
+    without = known.clone()
+    without[:, 2] = False
+    expected = conditional(mean, covariance, value, without, 0.1)
+    torch.testing.assert_close(whole[:, 2], expected[:, 2])
+
+
+def test_latent_move_is_where_the_posterior_is_flat():
+    """The gradient of log p(labels | logits + move) + log N(move; 0, covariance) is zero there."""
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(6, 6, generator=generator).double()
+    covariance = root @ root.T / 3
+    logits = torch.randn(3, 6, generator=generator).double()
+    values = (torch.rand(3, 6, generator=generator) < 0.5).double()
+    known = torch.rand(3, 6, generator=generator) < 0.6
+    move = latent_move(logits, covariance, values, known)
+    pull = (values - torch.sigmoid(logits + move)) * known
+    torch.testing.assert_close(move, pull @ covariance, atol=1e-3, rtol=0)
+
+
+def test_nearest_covariance_keeps_what_is_one_already():
+    root = torch.randn(6, 3, dtype=torch.float64)
+    covariance = root @ root.T
+    found = nearest_covariance(covariance)
+    away = ~torch.eye(6, dtype=torch.bool)
+    assert torch.linalg.eigvalsh(found).min() > -1e-9
+    torch.testing.assert_close(found[away], covariance[away], atol=0.05, rtol=0.05)
+
+
+def test_couplings_come_from_models_that_have_not_seen_the_image():
+    """Errors that go together couple labels; labels that the image explains aren't coupled."""
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(4000, 1, generator=generator)
+    seen = torch.randn(4000, 6, generator=generator)
+    twins = torch.tensor([1.0, 1.0, 0, 0, 0, 0])
+    truth = torch.rand(4000, 6, generator=generator) < (seen - 1 + 1.5 * shared * twins).sigmoid()
+    prior = LabelPrior.fit(seen.sigmoid(), truth, held_out=seen - 1)
+    assert prior.couplings[0, 1] > 0.5
+    assert prior.couplings[2:, 2:].triu(1).abs().max() < 0.3
+
+
 def test_joint_is_ridge_regression_for_every_known_set():
     p, y = statistics()
     prior = LabelPrior.fit(p, y)
@@ -54,7 +101,8 @@ def test_joint_is_ridge_regression_for_every_known_set():
     target = y.double() - y.double().mean(0)
     weights = torch.linalg.solve(gram, (x - mean).T @ target / len(x))
     expected = ((x - mean) @ weights + y.double().mean(0)).clamp(1e-4, 1 - 1e-4).logit()
-    found = prior.from_all(p, y.float(), known.expand(len(p), 6), 0.01)
+    logits = p.clamp(1e-4, 1 - 1e-4).logit()
+    found = logits + prior.joint_move(logits, y.float(), known.expand(len(p), 6), 0.01)
     torch.testing.assert_close(found[:, ~known].double(), expected[:, ~known], atol=2e-3, rtol=1e-3)
 
 
@@ -70,7 +118,7 @@ def test_auto_uses_the_statistics_where_a_label_is_known(adapter):
     assert torch.equal(p[1], before[1])
     assert adapter.refine(images, fa.Labels({"a": 1}), strategy="residual").strategy == "residual"
     assert adapter.refine(images, fa.Labels({"a": 1}), step_size=0.1).strategy == "residual"
-    assert adapter.refine(images, fa.Labels({"a": 1}), joint=0.2).strategy == "posterior"
+    assert adapter.refine(images, fa.Labels({"a": 1}), latent=0.2).strategy == "posterior"
 
 
 @settings(deadline=None, max_examples=15)
@@ -104,48 +152,29 @@ def test_without_statistics_it_says_what_to_do():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"joint": 2.0},
-        {"label_ridge": 0.0},
-        {"feedback_weight": -1},
-        {"feedback": 3},
-        {"feedback": {"stps": 3}},
+        {"joint": 3.0},
+        {"joint_ridge": 0.0},
+        {"scale": 0},
+        {"latent": -1},
+        {"bias": float("nan")},
     ],
 )
 def test_options_are_checked(bad):
-    with pytest.raises(fa.FeedbackAdapterError, match="out of range|feedback="):
+    with pytest.raises(fa.FeedbackAdapterError, match="out of range"):
         fa.PosteriorOptions(**bad)
-
-
-def test_feedback_is_added_to_the_statistics(adapter):
-    images, told = torch.randn(3, 3, 2, 2), fa.Labels({"a": 1, "d": 0})
-    residual = fa.ResidualOptions(steps=4, step_size=0.1)
-    only = adapter.refine(images, told, strategy="posterior", feedback=None)
-    both = adapter.refine(
-        images, told, strategy="posterior", feedback=residual, feedback_weight=0.5
-    )
-    moved = adapter.refine(images, told, strategy="residual", options=residual)
-    unknown = [1, 2, 4, 5]
-    expected = only.after + 0.5 * (moved.after - moved.before)
-    torch.testing.assert_close(both.after[:, unknown], expected[:, unknown])
-    torch.testing.assert_close(both.after[:, [0, 3]], only.after[:, [0, 3]])
-    assert both.losses.shape == (4 + 2, 3)
-    assert (only.pivots, both.pivots != ()) == ((), True)
-    by_name = {"steps": 4, "step_size": 0.1}
-    again = adapter.refine(
-        images, told, strategy="posterior", feedback=by_name, feedback_weight=0.5
-    )
-    assert torch.equal(again.after, both.after)
 
 
 def test_text_counts_by_itself_too(adapter):
     """Without statistics that say anything, what is left is Bayes' rule."""
     adapter.fit_prior(torch.full((4, 6), 0.5), torch.tensor([[1.0], [0.0]]).repeat(2, 6))
     independent = dataclasses.replace(
-        adapter.priors["output"], covariance=torch.eye(6).expand(3, 6, 6) * 1e-9
+        adapter.priors["output"],
+        covariance=torch.eye(6).expand(3, 6, 6) * 1e-9,
+        couplings=torch.zeros(6, 6),
     )
     adapter.priors["output"] = independent
     images, told = torch.randn(2, 3, 2, 2), fa.Text("a b")
-    result = adapter.refine(images, told, strategy="posterior", feedback=None, joint=0.0)
+    result = adapter.refine(images, told, strategy="posterior", joint=0.0)
     bayes = told.clamp(result.outputs_before)
     torch.testing.assert_close(result.after, bayes["output"], atol=1e-4, rtol=0)
 
@@ -153,9 +182,9 @@ def test_text_counts_by_itself_too(adapter):
 def test_defaults_of_several_strategies(adapter):
     made = fa.Adapter(
         adapter.model, adapter.outputs, priors=adapter.priors,
-        defaults=fa.Defaults(others={"posterior": {"joint": 0.1, "feedback": None}}),
+        defaults=fa.Defaults(others={"posterior": {"joint": 0.1}}),
     )  # fmt: skip
     images, told = torch.randn(2, 3, 2, 2), fa.Labels({"a": 1})
     own = made.refine(images, told).after
-    said = adapter.refine(images, told, strategy="posterior", joint=0.1, feedback=None).after
+    said = adapter.refine(images, told, strategy="posterior", joint=0.1).after
     assert torch.equal(own, said)

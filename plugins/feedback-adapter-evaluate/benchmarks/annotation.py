@@ -40,7 +40,6 @@ TARGETS = (60.0, 70.0)
 METHODS: dict[str, dict[str, Any]] = {
     "residual": {"strategy": "residual"},
     "posterior": {"strategy": "posterior"},
-    "posterior, without feedback": {"strategy": "posterior", "feedback": None},
 }
 
 

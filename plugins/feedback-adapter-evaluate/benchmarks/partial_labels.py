@@ -37,10 +37,8 @@ BEST = {
 }
 """Checkpoints, and the best baseline of each on dev: gains over it are reported, too."""
 ABLATION: dict[str, dict[str, Any]] = {
-    "with feedback": {},
-    "without feedback": {"feedback": None},
-    "naive Bayes alone": {"feedback": None, "joint": 0.0},
-    "joint Gaussian alone": {"feedback": None, "joint": 1.0},
+    "joint Gaussian alone": {"latent": 0.0},
+    "couplings alone": {"joint": 0.0},
 }
 """Parts of the posterior: what each method changes in its options."""
 
@@ -131,11 +129,8 @@ def strategies(request: Request, ablation: bool) -> dict[str, dict[str, Any]]:
     }
     if "posterior" in found and ablation:
         own = fa.PosteriorOptions(**defaults.others.get("posterior", {}))
-        with_feedback = own.feedback or fa.ResidualOptions(**defaults.options)
         for part, changed in ABLATION.items():
-            if part == "with feedback" and own.feedback is not None:
-                continue  # it is what the checkpoint does
-            options = dataclasses.replace(own, **{"feedback": with_feedback, **changed})
+            options = dataclasses.replace(own, **changed)
             found[f"posterior, {part}"] = {"strategy": "posterior", "options": options}
     return found
 

@@ -58,7 +58,7 @@ def main(
     protocol = TextNearby([int(amount) for amount in amounts.split(",")], draws, batch=100)
     chosen = strategies_of(request)
     methods = {name: chosen[name] for name in ("residual", "residual-reference")}
-    methods["posterior, without feedback"] = {"strategy": "posterior", "feedback": None}
+    methods["posterior"] = {"strategy": "posterior"}
     photos = request.photos(own)
     rows = protocol.run(
         adapter, photos, own.captions, methods, reliability=trust, checkpoint=CHECKPOINT,

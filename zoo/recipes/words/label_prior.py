@@ -3,16 +3,15 @@
     python zoo/recipes label-prior CHECKPOINT_FOLDER --data DATA
 
 DATA is the folder of the checkpoint's data. The plain model runs once over the training images;
-the moments of its probabilities and of the labels go to `prior-OUTPUT.safetensors` (float16),
-their sha256 and the mix, which the benchmark `partial_labels.py` of the evaluation plugin chose on
-dev, to `config.json`.
+the moments of its probabilities and of the labels go to `prior-OUTPUT.safetensors` (float16), and
+the file's sha256 to `config.json`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -24,18 +23,6 @@ import feedback_adapter as fa
 from fa_evaluate.data import LabelledImages, read
 from feedback_adapter.checkpoint import read_config
 
-CHOSEN: dict[str, dict[str, Any]] = {
-    "caption-words-lite0": {
-        "joint": 0.7,
-        "label_ridge": 0.02,
-        "joint_ridge": 0.02,
-        "feedback": {"solver": "gradient", "step_size": 10.0, "steps": 10},
-        "feedback_weight": 0.3,
-    },
-    "coco80-lite0": {"joint": 0.3, "label_ridge": 0.02, "joint_ridge": 0.05, "feedback": None},
-}
-"""Options of the posterior that scored best on dev. Feedback added 0.1 mAP on COCO: left out."""
-
 
 def main(
     folder: Path,
@@ -43,16 +30,19 @@ def main(
     logits: Annotated[
         Path | None, typer.Option(help="The training images' logits, if they are there (.npz).")
     ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Their logits by models of other folds (.npz, 'oof').")
+    ] = None,
 ) -> None:
     """Write the statistics and say so in the checkpoint's config."""
     adapter, config = fa.load(folder), read_config(folder)
     (output,) = adapter.outputs
     train = read(data, adapter.labels, config["data"]["source"]).subset("train")
     found = stored(logits) if logits else predicted(adapter, train)
-    adapter.fit_prior(found.sigmoid(), torch.from_numpy(train.targets))
-    if folder.name in CHOSEN:
-        others = {**adapter.defaults.others, "posterior": CHOSEN[folder.name]}
-        adapter.defaults = dataclasses.replace(adapter.defaults, others=others)
+    held = torch.from_numpy(np.load(held_out)["oof"]).float() if held_out else None
+    adapter.fit_prior(found.sigmoid(), torch.from_numpy(train.targets), held_out=held)
+    others = {name: own for name, own in adapter.defaults.others.items() if name != "posterior"}
+    adapter.defaults = dataclasses.replace(adapter.defaults, others=others)
     adapter.save(folder)
     file = folder / read_config(folder)["priors"][output]["file"]
     Console().print(f"{file}: {file.stat().st_size / 1024:.0f} kB, {len(train)} images")

@@ -21,7 +21,7 @@ import typer
 
 import feedback_adapter as fa
 from fa_evaluate.baselines import BASELINES, Fit, Predictor, Training
-from fa_evaluate.methods import strategies_of
+from fa_evaluate.methods import REFERENCE, strategies_of
 from fa_evaluate.passes import unrefined_logits
 from fa_evaluate.protocols.partial_labels import PartialLabels
 from fa_evaluate.protocols.unknown_labels import Method
@@ -127,6 +127,9 @@ def strategies(request: Request, ablation: bool) -> dict[str, dict[str, Any]]:
         # with one pivot the layer-wise form is the residual form
         if "layerwise" not in name or len(arguments["pivots"] or defaults.pivots) > 1
     }
+    if ablation:
+        for name in [name for name in found if not name.endswith(REFERENCE)]:
+            found[f"{name}, told as certain"] = {**found[name], "wrong": 0.0}
     if "posterior" in found and ablation:
         own = fa.PosteriorOptions(**defaults.others.get("posterior", {}))
         for part, changed in ABLATION.items():

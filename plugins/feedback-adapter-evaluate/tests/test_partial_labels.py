@@ -1,5 +1,7 @@
 """The partial-labels protocol: its numbers by hand, its draws fixed, the model's answers plain."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -94,10 +96,11 @@ def test_rows_by_hand(data):
     adapter, images, truth = data
     protocol = PartialLabels(known=[0, 40, 100], draws=3, seed=2, batch=16)
     arguments = {"strategy": "residual", "pivots": "causes", "steps": 5, "step_size": 0.2}
-    rows = protocol.run(adapter, images, truth, {"mine": arguments}, checkpoint="tiny")
+    methods = {"mine": arguments, "sure": {**arguments, "wrong": 0.0}}
+    rows = protocol.run(adapter, images, truth, methods, checkpoint="tiny")
     value = found(rows)
     assert {(method, known) for method, known, _ in value} == {
-        ("unrefined", 0), ("mine", 40), ("mine", 100),
+        ("unrefined", 0), ("mine", 40), ("mine", 100), ("sure", 40), ("sure", 100),
     }  # fmt: skip
     _, scored = protocol.halves(10)
     there = [i for i in scored if truth[:, i].any()]
@@ -112,15 +115,16 @@ def test_rows_by_hand(data):
     assert value["unrefined", 0, "mAP"] == pytest.approx(base_map, abs=1e-4)
     assert value["unrefined", 0, "NLL"] == pytest.approx(base_nll.mean(), abs=1e-5)
     assert value["unrefined", 0, "ms per image"] > 0
-    for share in (40, 100):
+    for (name, wrong), share in itertools.product([("mine", None), ("sure", 0.0)], [40, 100]):
         maps, losses = [], []
         for mask in protocol.masks(10, share):
-            told = fa.Labels({LABELS[i]: truth[:, i].tolist() for i in np.flatnonzero(mask)})
+            values = {LABELS[i]: truth[:, i].tolist() for i in np.flatnonzero(mask)}
+            told = fa.Labels(values, wrong=wrong)
             refined = adapter.refine(images, told, **arguments).after.sigmoid().numpy()
             one, loss = measured(refined)
             maps.append(one)
             losses.append(loss)
-        own = {row.metric: row for row in rows if (row.method, row.known) == ("mine", share)}
+        own = {row.metric: row for row in rows if (row.method, row.known) == (name, share)}
         assert own["mAP"].value == pytest.approx(np.mean(maps), abs=1e-3)
         spread = np.std(maps, ddof=1) if len(maps) > 1 else 0
         assert own["mAP"].sd == pytest.approx(spread, abs=1e-3)

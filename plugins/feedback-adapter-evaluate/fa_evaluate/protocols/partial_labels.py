@@ -120,7 +120,10 @@ class PartialLabels:
             adapter: A model with one multilabel output.
             images: (N, channels, height, width), as the model takes them.
             targets: (N, labels) bool, the truth.
-            strategies: Arguments of `Adapter.refine` for each, by the name to report.
+            strategies: Arguments of `Adapter.refine` for each, by the name to report. With
+                `"wrong"` among them that is the argument of `Labels`; by default labels may be
+                wrong, and how often is estimated for each image. The published forms (`REFERENCE`)
+                believe what they are told.
             others: Methods of other kinds, reported before the strategies.
             baseline: Name of one of these: the gain over it is reported as well.
             checkpoint: Name to report.
@@ -143,7 +146,7 @@ class PartialLabels:
         (output,) = adapter.outputs
         draws = self.draws_of(count)
         cases = [
-            self._case(f"{name}, {draw}", output, targets, draw, arguments)
+            self._case(name, output, targets, draw, arguments)
             for name, arguments in strategies.items()
             for draw in draws
         ]
@@ -224,10 +227,11 @@ class PartialLabels:
         arguments: Mapping[str, Any],
     ) -> Case:
         known, said = torch.from_numpy(draw.known), torch.from_numpy(self.said(targets, draw))
+        wrong = arguments.get("wrong", 0.0 if name.endswith(REFERENCE) else None)
         return Case(
-            name,
-            lambda rows: Labels.from_tensors(said[rows], known),
-            arguments,
+            f"{name}, {draw}",
+            lambda rows: Labels.from_tensors(said[rows], known, wrong=wrong),
+            {key: value for key, value in arguments.items() if key != "wrong"},
             read=lambda after: after.probabilities()[output][:, draw.scored],
         )
 

@@ -1,0 +1,1 @@
+"""A generative backward pass through a network of convolutions and poolings."""

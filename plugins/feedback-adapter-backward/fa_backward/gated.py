@@ -1,0 +1,70 @@
+"""The gated observation: each element is on or off, and may be hidden.
+
+An element of the object is on with probability pi; if on, its value is a ~ N(mean, s0^2).
+The scene shows f ~ N(a, s1^2) where the element is on and nothing hides it (probability v),
+and f ~ background elsewhere. Everything is in closed form, and compared with an empty scene.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a hypothesis says of each element once the scene is seen.
+
+    Attributes:
+        value: The expected value of the object's element (0 where it is off).
+        log_odds: log p(scene | hypothesis) / p(scene | empty), one number per element, nats.
+        on: Probability that the object has this element.
+        seen: Probability that it is seen, given that it is on.
+    """
+
+    value: Tensor
+    log_odds: Tensor
+    on: Tensor
+    seen: Tensor
+
+
+def log_ratio(found: Tensor, mean: Tensor, variance: Tensor, log_background: Tensor) -> Tensor:
+    """log N(found; mean, variance) - log p_background(found), per element, in nats."""
+    gauss = -0.5 * (found - mean) ** 2 / variance - 0.5 * torch.log(2 * math.pi * variance)
+    return gauss - log_background
+
+
+def posterior(
+    logit: Tensor,
+    mean: Tensor,
+    spread: Tensor,
+    found: Tensor,
+    noise: Tensor,
+    log_background: Tensor,
+    visible: float,
+) -> Posterior:
+    """Combine a hypothesis with a scene, element by element.
+
+    Args:
+        logit: log pi / (1 - pi), (..., C, H, W), or (..., 1, H, W) for one gate that all
+            channels share: their evidence is summed.
+        mean: (..., C, H, W), the value if on.
+        spread: s0, broadcasts with `mean`.
+        found: The scene's activations, broadcasts with `mean`.
+        noise: s1, broadcasts with `mean`.
+        log_background: log density of `found` under the background.
+        visible: v, between 0 and 1; at 0 the scene says nothing.
+    """
+    variance = spread**2 + noise**2
+    ratio = log_ratio(found, mean, variance, log_background)
+    if logit.shape[-3] == 1:
+        ratio = ratio.sum(-3, keepdim=True)
+    visible = min(max(visible, 1e-6), 1 - 1e-6)
+    seen = torch.sigmoid(ratio + math.log(visible / (1 - visible)))
+    either = torch.logaddexp(ratio + math.log(visible), ratio.new_tensor(math.log(1 - visible)))
+    on = torch.sigmoid(logit + either)
+    log_odds = F.softplus(logit + either) - F.softplus(logit)
+    settled = (spread**2 * found + noise**2 * mean) / variance
+    return Posterior(on * (seen * settled + (1 - seen) * mean), log_odds, on, seen)

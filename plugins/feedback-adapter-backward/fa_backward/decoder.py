@@ -6,32 +6,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OFF = -9.0  # logit of the gate of a dead channel
+LEAST = 1e-3  # no mean is smaller
 
 
 class Decoder(nn.Module):
-    """phi of the paper, gated: K predictions of a site from the site above it.
+    """phi of the paper: K predictions of a site from the site above it.
 
     Args:
         above: Channels of the site above.
         below: Channels of this site.
-        hidden: Channels in between.
         components: K, the number of mixture components.
-        factor: How many times larger this site is, 1 or a power of two.
-        one_gate: All channels share one gate, as at the image.
+        factor: How many times larger this site is, 1 or an even number.
+        gates: Gates per component: one per channel, 1 that all share, or 0 for the published
+            model, which has none.
+        hidden: Channels of a layer in between; 0 for the published single convolution.
     """
 
     def __init__(
-        self, above: int, below: int, hidden: int, components: int, factor: int, one_gate: bool
+        self, above: int, below: int, components: int, factor: int, gates: int, hidden: int
     ):
         super().__init__()
-        self.components, self.below = components, below
-        self.gates = 1 if one_gate else below
-        self.read = nn.Conv2d(above, hidden, 3, padding=1)
-        out = components * (self.gates + below)
+        self.components, self.below, self.gates = components, below, gates
+        self.read = nn.Conv2d(above, hidden, 3, padding=1) if hidden else None
+        out = components * (gates + below)
         if factor == 1:
-            self.write = nn.Conv2d(hidden, out, 3, padding=1)
+            self.write = nn.Conv2d(hidden or above, out, 3, padding=1)
         else:
-            self.write = nn.ConvTranspose2d(hidden, out, 2 * factor, factor, factor // 2)
+            size = 2 * factor
+            self.write = nn.ConvTranspose2d(hidden or above, out, size, factor, factor // 2)
         self.log_spread = nn.Parameter(torch.full((below,), -1.0))
 
     @property
@@ -40,7 +42,7 @@ class Decoder(nn.Module):
         return self.log_spread.exp()[:, None, None]
 
     def forward(self, above: Tensor) -> tuple[Tensor, Tensor]:
-        """Gate logits (n, K, 1 or C, H, W) and means (n, K, C, H, W) from (n, C', H', W')."""
-        out = self.write(F.relu(self.read(above)))
+        """Gate logits (n, K, gates, H, W) and means (n, K, C, H, W) from (n, C', H', W')."""
+        out = self.write(above if self.read is None else F.relu(self.read(above)))
         out = out.view(len(out), self.components, self.gates + self.below, *out.shape[2:])
-        return out[:, :, : self.gates], F.relu(out[:, :, self.gates :]) + 1e-3
+        return out[:, :, : self.gates], F.relu(out[:, :, self.gates :]) + LEAST

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fa_backward.generative import Activations
-from fa_backward.observation import ON
 
 OTHERS = 0.02  # weight of the components that didn't win, so that none dies
-VALUES = 0.1  # weight of the values' Gaussian against the gates' cross-entropy
 DIRICHLET = 1.0
 EVIDENCE = 0.7  # how often a level sees its scene while the decoders are trained
 RATE, WARM_UP = 2e-3, 50
@@ -36,19 +33,6 @@ class Pairs:
     alpha: Tensor
 
 
-def component_losses(model: Activations, level: int, above: Tensor, pairs: Pairs):
-    """How badly each component predicts a level: (n, K), and the predictions themselves."""
-    logit, mean = model.predict(level, above)
-    target = pairs.alone[level][:, None]
-    image = level == len(model.names) - 1
-    on = (pairs.alpha[:, None] > 0.5).float() if image else (target > ON).float()
-    gates = F.binary_cross_entropy_with_logits(logit, on.expand_as(logit), reduction="none")
-    spread = model.decoders[level - 1].spread
-    values = on * (0.5 * (target - mean) ** 2 / spread**2 + torch.log(spread))
-    count = on.expand_as(target).sum((2, 3, 4)).clamp(min=1)
-    return gates.mean((2, 3, 4)) + VALUES * values.sum((2, 3, 4)) / count, logit, mean
-
-
 def losses(model: Activations, pairs: Pairs, evidence: list[bool]) -> tuple[Tensor, list[Tensor]]:
     """One E-step (the component that predicts the truth best) and the M-step's loss.
 
@@ -65,7 +49,8 @@ def losses(model: Activations, pairs: Pairs, evidence: list[bool]) -> tuple[Tens
     loss, winners = above.new_zeros(()), []
     rows = torch.arange(len(above), device=above.device)
     for level in range(1, len(model.names)):
-        each, logit, mean = component_losses(model, level, above.detach(), pairs)
+        logit, mean = model.predict(level, above.detach())
+        each = model.mismatch(level, logit, mean, pairs.alone[level], pairs.alpha)
         winner = each.detach().argmin(1)
         loss = loss + each[rows, winner].mean() + OTHERS * each.mean()
         winners.append(winner)
@@ -79,19 +64,20 @@ def losses(model: Activations, pairs: Pairs, evidence: list[bool]) -> tuple[Tens
 def fit_decoders(
     model: Activations,
     draw: Callable[[], Pairs],
-    seconds: float,
     generator: torch.Generator,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
     log: Callable[[dict], None] = lambda record: None,
 ) -> int:
-    """Train the decoders for so many seconds, and count P(component | component above).
-
-    The learning rate falls with the clock, so that a slower machine only makes fewer steps.
+    """Train the decoders, and count P(component | component above).
 
     Args:
         model: Its observation model and templates are fitted already.
         draw: Gives batches.
-        seconds: Wall time.
         generator: Draws at which levels a batch sees its scene.
+        steps: How many, which anyone can repeat; or
+        seconds: how long: the learning rate falls with the clock then.
         log: Called every 50 steps.
 
     Returns:
@@ -99,7 +85,8 @@ def fit_decoders(
     """
     optimizer = torch.optim.Adam(model.decoders.parameters(), RATE)
     begin, step = time.monotonic(), 0
-    while (done := (time.monotonic() - begin) / seconds) < 1:
+    share = lambda: step / steps if steps else (time.monotonic() - begin) / (seconds or 60)  # noqa: E731
+    while (done := share()) < 1:
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
         chance = torch.rand(len(model.names), generator=generator, device=generator.device)

@@ -9,6 +9,7 @@ BINS, WIDTH = 80, 0.1  # the background's histogram: bin 0 is exactly 0, bin i e
 ON = 0.25  # a normalised activation above this counts as on
 NOISE = (0.05, 2.0)  # range of the noise in normalised units
 RARE = 0.004  # a channel that fires on less than this share of an object's cells is dead
+FAINT = 1e-4  # a channel that never fires has no scale
 WEAK = 0.01  # and so is one whose rms is below this share of the strongest one's
 
 
@@ -39,7 +40,9 @@ class Observation(nn.Module):
         channels = torch.arange(self.histogram.shape[0], device=normalised.device)
         return self.histogram[channels[:, None, None], index]
 
-    def fit(self, scene: Tensor, alone: Tensor, covered: Tensor, hidden: Tensor) -> dict[str, float]:
+    def fit(
+        self, scene: Tensor, alone: Tensor, covered: Tensor, hidden: Tensor
+    ) -> dict[str, float]:
         """Estimate everything from pairs of activations of one object.
 
         Args:
@@ -79,7 +82,10 @@ class Observation(nn.Module):
     def _fit_scale(self, alone: Tensor) -> None:
         squares = alone.double().square().sum((0, 2, 3))
         fires = (alone > 0).sum((0, 2, 3))
-        self.scale.copy_((squares / fires.clamp(min=1)).sqrt().clamp(min=1e-6))
+        self.scale.copy_((squares / fires.clamp(min=1)).sqrt())
+        self.scale[self.scale < FAINT * self.scale.max()] = 1.0
+        if self.image:
+            return
         cells = alone.shape[0] * alone.shape[2] * alone.shape[3]
         rms = (squares / cells).sqrt()
         often = (alone > 0.05 * self.scale[:, None, None]).float().mean((0, 2, 3))

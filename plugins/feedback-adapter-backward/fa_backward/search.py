@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fa_backward.colours import log_density
 from fa_backward.decoder import OFF
 from fa_backward.frames import Frame
 from fa_backward.gated import Posterior
-from fa_backward.generative import IMAGE, Activations
+from fa_backward.generative import Activations
 from fa_backward.offsets import shift, window
 
 Network = Callable[[Tensor], dict[str, Tensor]]
@@ -157,10 +156,7 @@ def _search(model, network, image, log_prior, options, place, frames) -> Hypothe
     parent, components, moves = template, [], []
     for level in range(1, len(model.names)):
         seen = found[level][view] if options.evidence[level] else None
-        last = level == len(model.names) - 1
-        result, logit, component, move, gain = _down(
-            model, level, above, seen, parent, options, views[view] if last else None
-        )
+        result, component, move, gain = _down(model, level, above, seen, parent, options)
         odds.append(result.log_odds.double().sum((1, 2, 3)))
         score = score + options.weights[level] * odds[-1] + gain
         components.append(component)
@@ -191,17 +187,13 @@ def rough_scores(model: Activations, found: Tensor, allowed: Tensor, options) ->
     log(1 - q + q r) >= q log r for q = pi v, and log r is a sum of f, f^2 and log p_background
     with fixed factors. Shape (frames, templates, offsets).
     """
-    templates, observation = model.templates, model.observations[0]
-    variance = (templates.spread**2 + observation.noise**2)[:, None, None]
-    padded = torch.cat(
-        [found, found**2, observation.log_background(found), torch.ones_like(found[:, :1])], 1
-    )
+    variance = model.spread(0) ** 2 + model.noise(0) ** 2
+    background = model.log_background(0, found)
+    padded = torch.cat([found, found**2, background, torch.ones_like(found[:, :1])], 1)
     size = padded.shape[1] * padded.shape[2] * padded.shape[3] * 4
     scores = []
     for chunk in allowed.split(max(1, options.memory // size)):
-        mean = templates.mean[chunk]
-        gate = torch.sigmoid(templates.logit[chunk]) * observation.visible
-        gate = gate * observation.alive[:, None, None]
+        mean, gate = model.templates.mean[chunk].float(), model.gates(chunk)
         fixed = -0.5 * mean**2 / variance - 0.5 * torch.log(2 * math.pi * variance)
         kernel = torch.cat(
             [gate * mean / variance, -0.5 * gate / variance, -gate, (gate * fixed).sum(1, True)], 1
@@ -232,8 +224,8 @@ def _settle_top(model: Activations, template, offset, found) -> Posterior:
     logit, mean = zip(
         *(
             (
-                shift(model.templates.logit[k], down, right, OFF),
-                shift(model.templates.mean[k], down, right, 1.0),
+                shift(model.templates.logit[k].float(), down, right, OFF),
+                shift(model.templates.mean[k].float(), down, right, 1.0),
             )
             for k, (down, right) in rows
         ),
@@ -242,11 +234,11 @@ def _settle_top(model: Activations, template, offset, found) -> Posterior:
     return model.settle(0, torch.stack(logit), torch.stack(mean), found)
 
 
-def _down(model: Activations, level: int, above, found, parent, options, view):
+def _down(model: Activations, level: int, above, found, parent, options):
     """One level down: every hypothesis takes its best component and offset.
 
     Returns:
-        What it settles on, its gates' logits, component (n,), move (n, 2) and log-prior (n,).
+        What it settles on, component (n,), move (n, 2) and log-prior (n,).
     """
     logit, mean = model.predict(level, above)
     prior = model.log_bigram(level)[parent]
@@ -256,12 +248,10 @@ def _down(model: Activations, level: int, above, found, parent, options, view):
         component = prior.argmax(1)
         result = model.settle(level, logit[rows, component], mean[rows, component], None)
         still = torch.zeros(len(rows), 2, dtype=torch.long, device=above.device)
-        return result, logit[rows, component], component, still, prior[rows, component]
+        return result, component, still, prior[rows, component]
     background = None
     if level == len(model.names) - 1:
-        hull = F.max_pool2d(torch.sigmoid(logit).amax(1), 3, 1, 1)
-        scale = model.observations[level].scale
-        background = log_density(view, 1 - hull, scale)
+        background = model.scene_background(found, logit)
     size = mean[0].numel() * 4
     totals = []
     for chunk in rows.split(max(1, options.memory // size)):
@@ -282,4 +272,4 @@ def _down(model: Activations, level: int, above, found, parent, options, view):
     ]
     logits, means = (torch.stack(part) for part in zip(*chosen, strict=True))
     result = model.settle(level, logits, means, found, background)
-    return result, logits, component, move, prior[rows, component]
+    return result, component, move, prior[rows, component]

@@ -23,8 +23,9 @@ class Templates(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], count: int, categories: int):
         super().__init__()
-        self.register_buffer("logit", torch.zeros(count, *shape))
-        self.register_buffer("mean", torch.zeros(count, *shape))
+        half = {"dtype": torch.float16}  # they are most of a checkpoint
+        self.register_buffer("logit", torch.zeros(count, *shape, **half))
+        self.register_buffer("mean", torch.zeros(count, *shape, **half))
         self.register_buffer("spread", torch.ones(shape[0]))
         self.register_buffer("category", torch.zeros(count, dtype=torch.long))
         self.register_buffer("log_prior", torch.zeros(categories, count))
@@ -94,4 +95,5 @@ def _cluster(rows: Tensor, count: int, seed: int, rounds: int = 10) -> Tensor:
         sums = torch.zeros_like(centres).index_add_(0, nearest, points)
         sizes = torch.bincount(nearest, minlength=count)[:, None]
         centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
-    return torch.cdist(points, centres).topk(min(3, count), largest=False).indices
+    order = torch.cdist(points, centres).topk(min(3, count), largest=False).indices
+    return order[:, torch.arange(3).clamp(max=order.shape[1] - 1)]

@@ -76,7 +76,9 @@ class Entry:
 
 def entries(root: Path) -> list[Entry]:
     """All models under an unpacked `usr/share/games/flightgear`, in a fixed order."""
-    found = [entry for folder in sorted((root / "AI/Aircraft").iterdir()) if (entry := _plane(folder))]
+    found = [
+        entry for folder in sorted((root / "AI/Aircraft").iterdir()) if (entry := _plane(folder))
+    ]
     for category, places in PLACES.items():
         for place in places:
             for path in sorted((root / "Models" / place).rglob("*.ac")):

@@ -1,10 +1,9 @@
-"""A z-buffer: triangles to a picture with an alpha channel (orthographic, textures, 2 x 2 samples)."""
+"""A z-buffer: triangles to a picture with alpha (orthographic, textures, 2 x 2 samples)."""
 
 from dataclasses import dataclass
 
 import numba
 import numpy as np
-
 from ac3d import Mesh
 
 AMBIENT = 0.45  # share of the light that has no direction

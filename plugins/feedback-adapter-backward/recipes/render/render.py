@@ -13,11 +13,10 @@ from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 import ac3d
+import numpy as np
 from catalogue import CATEGORIES, Entry, entries
+from PIL import Image
 from raster import Textures, render, turn
 
 CACHE = Path.home() / ".cache" / "feedback_adapter" / "debian"
@@ -48,7 +47,9 @@ class Liveries:
         for path in entry.pictures:
             self.by_name.setdefault(path.name.lower(), []).append(path)
 
-    def choose(self, names: tuple[str, ...], rng: np.random.Generator) -> tuple[Textures, list[int]]:
+    def choose(
+        self, names: tuple[str, ...], rng: np.random.Generator
+    ) -> tuple[Textures, list[int]]:
         """Textures of one livery, and for each name its index in them (-1 where there is none)."""
         choices = [self.by_name.get(name.lower(), []) for name in names]
         most = max(choices, key=len, default=[])
@@ -119,7 +120,9 @@ def main() -> None:
             pictures += drawn
             found += [(entry.category, entry.family, entry.split)] * len(drawn)
     category, family, split = np.array(found).T
-    np.savez(options.out, pictures=np.array(pictures), category=category, family=family, split=split)
+    np.savez(
+        options.out, pictures=np.array(pictures), category=category, family=family, split=split
+    )
     families = Counter((c, s) for c, _, s in {*found})
     for key, count in sorted(Counter(zip(category, split, strict=True)).items()):
         print(*key, f"{families[key]} families, {count} views")

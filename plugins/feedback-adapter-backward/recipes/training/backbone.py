@@ -48,7 +48,7 @@ class Backbone(nn.Module):
             nn.Conv2d(channels[i], layer.channels, layer.kernel, padding=layer.kernel // 2)
             for i, layer in enumerate(layers)
         )
-        for conv, layer in zip(self.convs, layers, strict=True):
+        for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight)
             nn.init.constant_(conv.bias, 0.1)
         for i, layer in enumerate(layers):
@@ -83,7 +83,9 @@ def plain(net: Backbone) -> nn.Sequential:
     """Fold the norms into convolutions; the last modules give one logit per category."""
     modules: list[tuple[str, nn.Module]] = []
     for i, (conv, layer) in enumerate(zip(net.convs, net.layers, strict=True)):
-        folded = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding)
+        folded = nn.Conv2d(
+            conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding
+        )
         with torch.no_grad():
             folded.weight.copy_(conv.weight / getattr(net, f"rms{i}")[:, None, None, None])
             folded.bias.copy_(-conv.bias.abs())

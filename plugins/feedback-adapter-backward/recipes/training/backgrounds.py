@@ -1,10 +1,9 @@
-"""Many kinds of background, encoded: nothing, plain, photographs, dead leaves, 1/f noise, collages."""
+"""Many kinds of background: nothing, plain, photographs, dead leaves, 1/f noise, collages."""
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from scenes import DARKEST, SIDE, Objects, Pose, compose, liveries, place
+from torch import Tensor
 
 NOTHING, PLAIN = 0.12, 0.12  # shares of the scenes; the rest come from the bank
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
-
 from scenes import Objects
+from torch import Tensor
 
 CATEGORIES = ("plane", "ship", "vehicle", "building")
 OBJECT_SIDE, PHOTO_SIDE = 96, 144

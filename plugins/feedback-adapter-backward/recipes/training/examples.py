@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from backgrounds import Backgrounds
 from scenes import SIDE, Objects, Pose, compose, encode, liveries, place
+from torch import Tensor
 
 SHARES = (0.5, 0.25, 0.25)  # planes, ships, vehicles among the targets
 BUILDING = 3

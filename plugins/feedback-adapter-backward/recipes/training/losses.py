@@ -2,11 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from backbone import CATEGORIES, STRIDES, TOP, Backbone, Heads
 from examples import Scenes
 from scenes import SIDE
+from torch import Tensor
 
 COMPOSE = {"pool1": 0.05, "pool2": 0.25, "pool3": 0.5, "pool4": 0.5, TOP: 1.0}
 SILENT = {"pool1": 0.0, "pool2": 0.1, "pool3": 0.3, "pool4": 0.3, TOP: 0.5}

@@ -50,7 +50,7 @@ class Pose:
 
     @classmethod
     def random(cls, n: int, generator, low=0.47, high=0.72, turn=0.15) -> "Pose":
-        """Inside the scene, with sides from `low` to `high` and angles of at most `turn` radians."""
+        """Inside the scene; sides from `low` to `high`, angles of at most `turn` radians."""
         u = lambda a, b: _uniform((n,), a, b, generator)  # noqa: E731
         side = u(low, high)
         room = (1 - side).clamp(min=0.05)
@@ -64,7 +64,9 @@ def place(pictures: Tensor, pose: Pose, gain: Tensor | None = None, size: int = 
     cos, sin = torch.cos(pose.angle) * zoom, torch.sin(pose.angle) * zoom
     linear = torch.stack([cos * pose.flip, sin * pose.flip, -sin, cos], 1).view(-1, 2, 2)
     offset = -(linear @ torch.stack([pose.x, pose.y], 1)[..., None])
-    grid = F.affine_grid(torch.cat([linear, offset], 2), [len(zoom), 4, size, size], align_corners=False)
+    grid = F.affine_grid(
+        torch.cat([linear, offset], 2), [len(zoom), 4, size, size], align_corners=False
+    )
     placed = F.grid_sample(pictures.float() / 255, grid, align_corners=False)
     if gain is None:
         return placed
@@ -74,7 +76,7 @@ def place(pictures: Tensor, pose: Pose, gain: Tensor | None = None, size: int = 
 
 
 def liveries(n: int, generator, strength: float = 0.2, swap: float = 0.3) -> Tensor:
-    """Random colour matrices (n, 3, 3): brightness, tint, and sometimes channels in another order."""
+    """Random colour matrices (n, 3, 3): brightness, tint, and sometimes channels swapped."""
     device = generator.device
     order = torch.rand(n, 3, generator=generator, device=device).argsort(1)
     swapped = torch.rand(n, 1, generator=generator, device=device) < swap

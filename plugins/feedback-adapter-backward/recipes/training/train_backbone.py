@@ -10,14 +10,13 @@ import math
 import time
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 import losses
+import torch
 from backbone import TOP, Backbone, Heads
 from backgrounds import Backgrounds, collages, dead_leaves, noise
 from data import load
 from examples import BUILDING, Sampler
+from safetensors.torch import save_file
 
 RATE, WARM_UP = 3e-3, 100
 SAVE_EVERY = 60.0  # seconds
@@ -71,7 +70,9 @@ def train(sampler: Sampler, seconds: float, batch: int, compositional: bool, sav
 
 
 @torch.no_grad()
-def scores(net: Backbone, heads: Heads, sampler: Sampler, batches: int = 10, batch: int = 32) -> dict:
+def scores(
+    net: Backbone, heads: Heads, sampler: Sampler, batches: int = 10, batch: int = 32
+) -> dict:
     """Held-out measurements: mask IoU of the target, and per site how features compose."""
     net.eval(), heads.eval()
     found: dict[str, list[float]] = {}

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from backbone import TOP, Backbone
 from backgrounds import Backgrounds
 from data import load
 from examples import Sampler
-from fa_backward.generative import IMAGE, Activations
-from fa_backward.learning import Pairs, component_losses, fit_decoders
+from safetensors.torch import load_file, save_file
 from scenes import SIDE, Objects, Pose, encode, liveries, place
+from torch import Tensor
 from train_backbone import SAVE_EVERY, bank
+
+from fa_backward.generative import IMAGE, Activations
+from fa_backward.learning import Pairs, fit_decoders
 
 SITES = {TOP: (96, 8, 8), "pool3": (96, 16, 16), "pool2": (48, 32, 32), "pool1": (24, 64, 64)}
 CATEGORIES = ("plane", "ship", "vehicle")
@@ -133,14 +133,13 @@ def scores(model: Activations, network, objects, sampler: Sampler, batches: int 
         layer = place(objects.pictures[index], Pose.canonical(n, rows.device))
         scenes = sampler.around(layer, objects.category[index])
         scene = model.normalise(network(scenes.images))
-        pairs = Pairs(
-            index, scene, model.normalise(network(scenes.alone)), scenes.target[:, None]
-        )
+        pairs = Pairs(index, scene, model.normalise(network(scenes.alone)), scenes.target[:, None])
         true = scenes.target > 0.5
         for start in range(last):
             above = pairs.alone[start]
             for level in range(start + 1, last + 1):
-                each, logit, mean = component_losses(model, level, above, pairs)
+                logit, mean = model.predict(level, above)
+                each = model.mismatch(level, logit, mean, pairs.alone[level], pairs.alpha)
                 best = each.argmin(1)
                 above = model.settle(level, logit[rows, best], mean[rows, best], None).value
             found.setdefault(f"from {model.names[start]}", []).append(
@@ -222,7 +221,7 @@ def main() -> None:
             save(model, options.out, {})
 
     left = max(1.0, options.seconds - (time.monotonic() - begin) - 10)
-    log({"decoder steps": fit_decoders(model, drawer, left, generator, log_and_save)})
+    log({"decoder steps": fit_decoders(model, drawer, generator, seconds=left, log=log_and_save)})
     save(model, options.out, {})
     measured = scores(model, network, dev_objects, dev)
     log({"held out": measured})

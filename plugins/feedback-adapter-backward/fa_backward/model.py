@@ -1,0 +1,262 @@
+"""The front door: fit a generative model to a network, then ask it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fa_backward.errors import BackwardError
+from fa_backward.fitting import Drawer, fit_observations, fit_templates, paste
+from fa_backward.generative import IMAGE, Activations
+from fa_backward.learning import fit_decoders
+from fa_backward.network import Network, find_sites
+from fa_backward.search import Hypotheses, Place, SearchOptions, search
+
+SEEN = 0.5  # a pixel belongs to an instance above this probability
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object that was found.
+
+    Attributes:
+        category: Its name.
+        log_odds: log p(scene | object) / p(scene | nothing) at each site, the top first, nats.
+        score: What ranks hypotheses: weighted log-odds and log-priors, nats.
+        mask: (H, W), probability that a pixel shows it; `amodal` is the same, hidden parts too.
+        picture: (3, H, W), what it should look like, on nothing.
+        alternatives: All hypotheses of the beam, best first; the first is this one.
+    """
+
+    category: str
+    log_odds: Tensor
+    score: float
+    mask: Tensor
+    amodal: Tensor
+    picture: Tensor
+    alternatives: Hypotheses
+
+
+class GenerativeModel:
+    """A generative model of a network's activations, with the network.
+
+    Make it with `fit`, or from a checkpoint.
+
+    Args:
+        network: Images to activations by site.
+        activations: The fitted model of them.
+        options: How the search looks.
+    """
+
+    def __init__(
+        self, network: Network, activations: Activations, options: SearchOptions | None = None
+    ):
+        self.network, self.activations = network, activations.eval()
+        self.options = options or SearchOptions()
+
+    @classmethod
+    def fit(
+        cls,
+        model: nn.Module,
+        objects: Tensor,
+        masks: Tensor,
+        categories: Sequence[str],
+        *,
+        backgrounds: Tensor,
+        sites: Sequence[str] | None = None,
+        templates: int = 500,
+        components: int = 4,
+        steps: int = 1000,
+        batch: int = 16,
+        seed: int = 0,
+    ) -> "GenerativeModel":
+        """Fit to pictures of single objects.
+
+        Args:
+            model: A trained model of convolutions and poolings.
+            objects: (n, 3, H, W), objects on nothing (0), in the middle and of one size.
+            masks: (n, 1, H, W), from 0 to 1.
+            categories: The name of each object's category.
+            backgrounds: (m, 3, H, W), scenes without such objects.
+            sites: Names, the top first; by default found by `find_sites`.
+            templates: K of the top, shared among the categories by their numbers of objects.
+            components: K of the other sites.
+            steps: Of the decoders' training.
+            batch: Objects per step.
+            seed: Decides everything that is random.
+
+        Raises:
+            BackwardError: The model isn't plain, the shapes don't fit, or there are fewer
+                objects than templates.
+        """
+        _check(objects, masks, categories, backgrounds, templates)
+        found = find_sites(model, objects[:1])
+        if sites is not None:
+            found = _shapes(model, sites, objects[:1])
+        network = Network(model, list(found))
+        names = tuple(dict.fromkeys(categories))
+        index = torch.tensor([names.index(category) for category in categories])
+        shares = _shares(torch.bincount(index).tolist(), templates)
+        shapes = found | {IMAGE: tuple(objects.shape[1:])}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fitted = Activations(shapes, names, templates, components)
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(rows: Tensor):
+            other = torch.randint(len(backgrounds), (len(rows),), generator=generator)
+            return paste(objects[rows], masks[rows], backgrounds[other])
+
+        fit_observations(fitted, network, draw(torch.arange(len(objects))))
+        nearest = fit_templates(fitted, network, objects, index, shares)
+        drawer = Drawer(fitted, network, draw, nearest, batch, generator)
+        fit_decoders(fitted, drawer, generator, steps=steps)
+        levels = len(shapes)
+        weights = (1.0, 1.0, 0.5, 0.25)[: levels - 1]
+        weights += (0.25,) * (levels - len(weights))
+        options = SearchOptions(
+            reach=(0,) * (levels - 1), weights=weights, evidence=(True,) * levels
+        )
+        return cls(network, fitted, options)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of what can be found."""
+        return self.activations.categories
+
+    def log_prior(self, categories: Sequence[str] | None = None) -> Tensor:
+        """Even over some categories, or over all: (categories,), in nats."""
+        wanted = list(categories or self.categories)
+        if unknown := [name for name in wanted if name not in self.categories]:
+            raise BackwardError(
+                f"No category {unknown[0]!r}: {', '.join(self.categories)} are possible."
+            )
+        prior = torch.full((len(self.categories),), -torch.inf)
+        prior[[self.categories.index(name) for name in wanted]] = -torch.tensor(len(wanted)).log()
+        return prior
+
+    @torch.no_grad()
+    def sample(self, n: int, category: str, seed: int = 0) -> Tensor:
+        """Imagine objects without an image: (n, 3, H, W) on nothing.
+
+        Args:
+            n: How many.
+            category: Of what.
+            seed: Decides which.
+        """
+        model, generator = self.activations, torch.Generator().manual_seed(seed)
+        row = self.categories.index(category) if category in self.categories else None
+        if row is None:
+            self.log_prior([category])
+        chance = model.templates.log_prior[row].exp()
+        parent = torch.multinomial(chance, n, replacement=True, generator=generator)
+        above, rows = model.top(parent).value, torch.arange(n)
+        for level in range(1, len(model.names)):
+            logit, mean = model.predict(level, above)
+            chance = model.log_bigram(level)[parent].exp()
+            parent = torch.multinomial(chance, 1, generator=generator)[:, 0]
+            above = model.settle(level, logit[rows, parent], mean[rows, parent], None).value
+        return above * model.observations[-1].scale[:, None, None]
+
+    def backward(
+        self,
+        images: Tensor,
+        categories: Sequence[str] | None = None,
+        *,
+        place: Place | None = None,
+        log_prior: Tensor | None = None,
+    ) -> list[Instance]:
+        """The best explanation of each image by one object.
+
+        Args:
+            images: (n, 3, H, W), as the network takes them.
+            categories: What may be found; by default all.
+            place: Centres (k, 2), y and x from -1 to 1, to log-priors (k,).
+            log_prior: (categories,), in place of `categories`.
+        """
+        self._check_images(images)
+        prior = self.log_prior(categories) if log_prior is None else log_prior
+        return [self._instance(image, prior, place) for image in images]
+
+    def parse(
+        self, image: Tensor, max_objects: int, categories: Sequence[str] | None = None
+    ) -> list[Instance]:
+        """Objects of one image (3, H, W), one by one.
+
+        What was found is taken out of every layer: its pixels become nothing, and in these
+        networks nothing in the image is nothing in every layer. The rest is searched again.
+
+        Args:
+            image: As the network takes it.
+            max_objects: How many to look for; it ends early when a score is below 0.
+            categories: What may be found; by default all.
+        """
+        instances: list[Instance] = []
+        rest = image
+        for _ in range(max_objects):
+            (instance,) = self.backward(rest[None], categories)
+            if instances and instance.score < 0:
+                break
+            instances.append(instance)
+            hole = torch.nn.functional.max_pool2d((instance.mask > SEEN)[None].float(), 3, 1, 1)
+            rest = rest * (1 - hole)
+        return instances
+
+    def _instance(self, image: Tensor, prior: Tensor, place: Place | None) -> Instance:
+        found = search(self.activations, self.network, image, prior, self.options, place)
+        category = int(self.activations.templates.category[found.template[0]])
+        return Instance(
+            self.categories[category],
+            found.log_odds[0],
+            float(found.score[0]),
+            found.mask[0],
+            found.amodal[0],
+            found.picture[0],
+            found,
+        )
+
+    def _check_images(self, images: Tensor) -> None:
+        shape = self.activations.shapes[IMAGE]
+        if images.ndim != 4 or tuple(images.shape[1:]) != tuple(shape):
+            raise BackwardError(
+                f"Images are {tuple(images.shape)}: (n, {', '.join(map(str, shape))}) is needed."
+            )
+        if not torch.isfinite(images).all():
+            bad = int((~torch.isfinite(images).flatten(1).all(1)).nonzero()[0])
+            raise BackwardError(f"Image {bad} has values that are NaN or infinite.")
+
+    def with_options(self, **changes) -> "GenerativeModel":
+        """The same model with other search options."""
+        return GenerativeModel(self.network, self.activations, replace(self.options, **changes))
+
+
+def _shapes(model: nn.Module, sites: Sequence[str], images: Tensor):
+    found = Network(model, sites)(images)
+    return {name: tuple(found[name].shape[1:]) for name in sites}
+
+
+def _shares(counts: list[int], templates: int) -> list[int]:
+    """Templates of each category: at least one, in proportion to its objects."""
+    total = sum(counts)
+    shares = [max(1, round(templates * count / total)) for count in counts]
+    shares[shares.index(max(shares))] += templates - sum(shares)
+    return shares
+
+
+def _check(objects, masks, categories, backgrounds, templates: int) -> None:
+    n, shape = len(objects), tuple(objects.shape)
+    if objects.ndim != 4 or tuple(masks.shape) != (n, 1, *shape[2:]):
+        raise BackwardError(
+            f"Objects are {shape} and masks {tuple(masks.shape)}: (n, 3, H, W) and (n, 1, H, W) "
+            "are needed."
+        )
+    if len(categories) != n:
+        raise BackwardError(f"There are {n} objects and {len(categories)} categories.")
+    if tuple(backgrounds.shape[1:]) != shape[1:]:
+        raise BackwardError(
+            f"Backgrounds are {tuple(backgrounds.shape)}: (m, {', '.join(map(str, shape[1:]))}) "
+            "is needed."
+        )
+    if n < templates:
+        raise BackwardError(f"{n} objects can't make {templates} templates: give templates={n}.")

@@ -1,0 +1,160 @@
+"""The front door on a tiny network, and the evidence `Place`."""
+
+import pytest
+import torch
+from torch import nn
+
+import feedback_adapter as fa
+from fa_backward import BackwardError, GenerativeModel, Place
+from fa_backward.network import Network, find_sites
+from feedback_adapter.testing import check_evidence, tiny_outputs, untouched
+
+SIDE = 16
+
+
+def network():
+    """Two convolutions whose features are the colours and where they are not."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 16, 2),
+    )  # fmt: skip
+    return net.eval()
+
+
+def shapes(n=60, seed=0):
+    """Red bars and green squares of many lengths, in the middle: objects, masks, categories."""
+    generator = torch.Generator().manual_seed(seed)
+    objects, masks, names = torch.zeros(n, 3, SIDE, SIDE), torch.zeros(n, 1, SIDE, SIDE), []
+    for i in range(n):
+        long = int(torch.randint(4, 7, (1,), generator=generator))
+        high = 2 if i % 2 else long
+        masks[i, 0, 8 - high : 8 + high, 8 - long : 8 + long] = 1
+        objects[i, 0 if i % 2 else 1] = masks[i, 0]
+        names.append("bar" if i % 2 else "square")
+    return objects, masks, names
+
+
+def grey(noise):
+    """Grey noise that is neither nothing nor an object's colour."""
+    return (0.3 + 0.3 * noise).expand(*noise.shape[:-3], 3, SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Fitted in a few seconds; grey noise behind."""
+    objects, masks, names = shapes()
+    backgrounds = grey(torch.rand(40, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(2)))
+    fitted = GenerativeModel.fit(
+        network(), objects, masks, names, backgrounds=backgrounds, templates=12, components=1,
+        steps=400, batch=8,
+    )  # fmt: skip
+    return fitted.with_options(zooms=(1.0,), halves=False, fine=0, top_reach=1)
+
+
+def scene(index, dx=0, seed=5):
+    objects, masks, _ = shapes(seed=1)
+    move = lambda x: torch.roll(x, dx, -1)  # noqa: E731
+    back = grey(torch.rand(1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed)))
+    return move(objects[index]) + (1 - move(masks[index])) * back, move(masks[index])[0]
+
+
+def iou(mask, true):
+    mask, true = mask > 0.5, true > 0.5
+    return ((mask & true).sum() / (mask | true).sum()).item()
+
+
+@pytest.mark.parametrize(("index", "name"), [(0, "square"), (1, "bar"), (2, "square"), (3, "bar")])
+def test_objects_are_found_with_their_masks(model, index, name):
+    image, true = scene(index)
+    (instance,) = model.backward(image[None])
+    assert instance.category == name
+    assert iou(instance.mask, true) > 0.7
+    assert instance.log_odds.sum() > 0
+
+
+def test_an_image_alone_is_the_same_as_in_a_batch(model):
+    images = torch.stack([scene(i)[0] for i in range(3)])
+    together = model.backward(images)
+    for image, instance in zip(images, together, strict=True):
+        (alone,) = model.backward(image[None])
+        assert alone.score == pytest.approx(instance.score, abs=1e-5)
+        torch.testing.assert_close(alone.mask, instance.mask, atol=1e-5, rtol=0)
+
+
+def test_samples_look_like_their_category(model):
+    samples = model.sample(12, "bar")
+    assert samples.shape == (12, 3, SIDE, SIDE)
+    red = samples[:, 0].sum((1, 2)) > 4 * samples[:, 1].sum((1, 2))
+    assert red.sum() >= 10
+    torch.testing.assert_close(samples, model.sample(12, "bar"))
+    assert not torch.equal(samples, model.sample(12, "bar", seed=1))
+
+
+def test_the_bigrams_sum_to_1(model):
+    for level in range(1, len(model.activations.names)):
+        total = model.activations.log_bigram(level).exp().sum(1)
+        torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_the_users_model_stays_as_it_is(model):
+    with untouched(model.network.model):
+        model.backward(scene(0)[0][None])
+
+
+def test_clamping_a_category(model):
+    image, _ = scene(0)
+    assert model.backward(image[None], ["bar"])[0].category == "bar"
+    with pytest.raises(BackwardError, match="bar"):
+        model.backward(image[None], ["barn"])
+
+
+def test_parse_takes_out_what_it_found(model):
+    image, true = scene(1)
+    first, *rest = model.parse(image, 2)
+    assert iou(first.mask, true) > 0.7
+    assert all(iou(instance.mask, true) < 0.3 for instance in rest)
+
+
+def test_bad_arguments_are_named(model):
+    objects, masks, names = shapes(8)
+    with pytest.raises(BackwardError, match="8 objects can't make 500"):
+        GenerativeModel.fit(network(), objects, masks, names, backgrounds=objects)
+    with pytest.raises(BackwardError, match="needed"):
+        model.backward(torch.zeros(1, 3, 8, 8))
+    bad = torch.zeros(2, 3, SIDE, SIDE)
+    bad[1, 0, 0, 0] = torch.nan
+    with pytest.raises(BackwardError, match="Image 1"):
+        model.backward(bad)
+
+
+def test_only_plain_networks():
+    class Block(nn.Module):
+        def forward(self, x):
+            return x + x
+
+    with pytest.raises(BackwardError, match="'1' is a Block"):
+        Network(nn.Sequential(nn.Conv2d(3, 4, 3), Block()), ["0"])
+
+
+def test_sites_are_the_poolings_and_the_last_map():
+    sites = find_sites(network(), torch.zeros(1, 3, SIDE, SIDE))
+    assert sites == {"7": (8, 4, 4), "2": (6, 8, 8)}
+
+
+def test_place_keeps_the_promises_of_evidence():
+    check_evidence(Place("left"), tiny_outputs(3))
+    check_evidence(Place(["left", None, (0.2, 0.2, 0.9, 0.9)]), tiny_outputs(3))
+
+
+def test_place_words():
+    assert Place("upper right").box(0) == (0.5, 0.0, 1.0, 0.5)
+    assert Place(["left", None]).take(torch.tensor([1])).box(0) is None
+    for bad in ("leftish", "left right", (0.5, 0.5, 0.2, 0.9), (1, 2)):
+        with pytest.raises(BackwardError):
+            Place(bad)
+    with pytest.raises(BackwardError, match="2 places for 3"):
+        Place(["left", "right"]).bind({}, 3)
+    assert isinstance(Place("left") & fa.Labels({"a": 1}), fa.All)

@@ -1,6 +1,7 @@
 """Say what you already know about an image, and get better predictions of the rest."""
 
 from .adapter import Adapter
+from .calibration import Calibration
 from .checkpoint import Architecture, Card
 from .defaults import Defaults
 from .errors import FeedbackAdapterError
@@ -56,6 +57,7 @@ __all__ = [
     "All",
     "Architecture",
     "ArchitectureSpec",
+    "Calibration",
     "Captions",
     "Card",
     "Change",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter import plugins
+from feedback_adapter.calibration import Calibration, calibrate
 from feedback_adapter.checkpoint import Architecture, Card, Checkpoint
 from feedback_adapter.checkpoint import write as write_checkpoint
 from feedback_adapter.defaults import Defaults, pick
@@ -265,15 +266,43 @@ class Adapter:
             DataError: The shapes differ.
             ModelError: No such output, or one that isn't multilabel.
         """
+        name = self._multilabel(output)
+        self.priors[name] = LabelPrior.fit(probabilities, targets, held_out)
+        return self.priors[name]
+
+    def calibrate(
+        self, images: Any, targets: Tensor, *, output: str | None = None, batch: int = 64
+    ) -> Calibration:
+        """Learn from images that the model wasn't trained on how sure it should be.
+
+        Fits a scale (the inverse temperature) and a bias of the logits, and where there are
+        label statistics the weights of what they say, all by likelihood. They are kept in
+        `defaults`, which `save` saves: the weights are used by `refine` from now on, and
+        evaluation compares refined predictions with calibrated ones.
+
+        Args:
+            images: Some hundreds, as for `refine`.
+            targets: (images, labels), the truth.
+            output: Name of the output that they belong to; needed only where there are several.
+            batch: Images that go through the model at a time.
+
+        Returns:
+            What was found, and the likelihoods before and after, cross-fitted.
+
+        Raises:
+            DataError: The shapes differ, or fewer than two images.
+            ModelError: No such output, or one that isn't multilabel.
+        """
+        return calibrate(self, images, targets, output=self._multilabel(output), batch=batch)
+
+    def _multilabel(self, output: str | None) -> str:
         fits = [name for name, spec in self.outputs.items() if spec.kind == "multilabel"]
         name = output if output is not None else (fits[0] if len(fits) == 1 else None)
         if name not in fits:
             raise ModelError(
-                f"Label statistics are of one multilabel output; {fits or 'none'} are, not "
-                f"{output!r}."
+                f"This needs one multilabel output; {fits or 'none'} are, not {output!r}."
             )
-        self.priors[name] = LabelPrior.fit(probabilities, targets, held_out)
-        return self.priors[name]
+        return name
 
     # ---- what refine needs ----
 

@@ -31,6 +31,7 @@ class Defaults:
         others: Values for the options of other strategies, by the strategy's name.
         reference: The settings of the published forms, tuned for this model, by the strategy's
             name: `"pivots"`, `"steps"`, `"step_size"`.
+        calibration: `{output: {"scale": number, "bias": number}}`, see `Adapter.calibrate`.
     """
 
     strategy: str | None = None
@@ -41,6 +42,9 @@ class Defaults:
     )
     reference: Mapping[str, Mapping[str, Any]] = dataclasses.field(
         default_factory=dict[str, Mapping[str, Any]]
+    )
+    calibration: Mapping[str, Mapping[str, float]] = dataclasses.field(
+        default_factory=dict[str, Mapping[str, float]]
     )
 
     def options_for(

@@ -124,6 +124,13 @@ _REFINE = {
     "options": _Rule(_object, "an object"),
     "others": _Rule(_objects, "an object with an object of options for each strategy"),
     "reference": _Rule(_objects, "an object with an object of options for each strategy"),
+    "calibration": _Rule(
+        lambda value: (
+            isinstance(value, dict)
+            and all(_object(item) and _numbers(list(item.values())) for item in value.values())
+        ),
+        "an object with the scale and the bias of each output",
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import OptionsError
 from feedback_adapter.options import above, check, within
-from feedback_adapter.prior import JOINT, RIDGE
+from feedback_adapter.prior import JOINT, LATENT, RIDGE, calm
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Facts, Problem, Strategy
 
@@ -24,9 +24,6 @@ __all__ = ["Posterior", "PosteriorOptions", "where_statistics_help"]
 
 BEST = 20.0
 """More than a checkpoint's own choice counts: no strategy measured better with statistics."""
-
-CALM, SHIFT = 0.85, -0.2
-"""Logits are calibrated by this before the couplings move them; it suits both checkpoints."""
 
 EXACT = "converged: the result is a closed form"
 """Status of every image."""
@@ -37,16 +34,16 @@ class PosteriorOptions:
     """Options of the posterior. The defaults were the best on dev, for words and for objects.
 
     Args:
-        joint: Weight, in [0, 2], of the joint Gaussian's move.
+        joint: Weight, in [-10, 10], of the joint Gaussian's move.
         joint_ridge: Variance of a known label's noise in it, above 0.
-        latent: Weight, in [0, 2], of the move by the couplings of logits.
+        latent: Weight, in [-10, 10], of the move by the couplings of logits.
         scale: What the model's logits are multiplied by, above 0: the inverse temperature.
         bias: What is added to the logits of all labels, in nats.
     """
 
     joint: float = JOINT
     joint_ridge: float = RIDGE
-    latent: float = 0.8
+    latent: float = LATENT
     scale: float = 1.0
     bias: float = 0.0
 
@@ -54,9 +51,9 @@ class PosteriorOptions:
         check(
             self,
             {
-                "joint": within(0, 2),
+                "joint": within(-10, 10),
                 "joint_ridge": above(0),
-                "latent": within(0, 2),
+                "latent": within(-10, 10),
                 "scale": above(0),
                 "bias": within(-100, 100),
             },
@@ -90,7 +87,7 @@ class Posterior(Strategy[PosteriorOptions]):
             logits, mask, values = before[name], known[name], clamped.probabilities()[name]
             own = prior.to(values)
             joint = own.joint_move(logits, values, mask, options.joint_ridge)
-            latent = own.latent_move(CALM * logits + SHIFT, values, mask)
+            latent = own.latent_move(calm(logits), values, mask)
             mixed = options.scale * logits + options.bias
             mixed = mixed + options.joint * joint + options.latent * latent
             mixed = mixed + clamped[name] - logits  # what the evidence says of it by itself

@@ -152,10 +152,10 @@ def test_without_statistics_it_says_what_to_do():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"joint": 3.0},
+        {"joint": 30.0},
         {"joint_ridge": 0.0},
         {"scale": 0},
-        {"latent": -1},
+        {"latent": "much"},
         {"bias": float("nan")},
     ],
 )

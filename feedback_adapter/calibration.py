@@ -1,0 +1,159 @@
+"""Calibration: how sure a model should be, from images that it wasn't trained on.
+
+Source: Platt, "Probabilistic outputs for support vector machines", 1999; Guo et al., "On
+Calibration of Modern Neural Networks", ICML 2017.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from feedback_adapter.batches import in_batches
+from feedback_adapter.errors import DataError
+from feedback_adapter.prior import JOINT, LATENT, RIDGE, LabelPrior, calm
+from feedback_adapter.sites import Inputs
+
+if TYPE_CHECKING:
+    from feedback_adapter.adapter import Adapter
+
+__all__ = ["Calibration", "calibrate"]
+
+MASKS = 6
+"""Known sets that the posterior's weights are fitted on: up to half of the labels, at random."""
+
+ROUNDS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What held-out images say of how sure a model should be.
+
+    Args:
+        scale: What logits should be multiplied by, the inverse of the temperature.
+        bias: What should be added to them then, in nats.
+        before: Negative log-likelihood of the logits as they are, in nats per label.
+        after: The same of calibrated logits, where each half of the images was calibrated on
+            the other half.
+        posterior: Options of the posterior that are likeliest, `joint`, `latent`, `scale` and
+            `bias`; empty without label statistics, or where they are no better on the other half.
+        posterior_before: Negative log-likelihood of unknown labels with its default options.
+        posterior_after: The same with those that were fitted on the other half.
+    """
+
+    scale: float
+    bias: float
+    before: float
+    after: float
+    posterior: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
+    posterior_before: float = float("nan")
+    posterior_after: float = float("nan")
+
+    @classmethod
+    def fit(
+        cls, logits: Tensor, targets: Tensor, prior: LabelPrior | None = None, *, seed: int = 0
+    ) -> Calibration:
+        """Fit to images that the model wasn't trained on.
+
+        Args:
+            logits: (images, labels), the unrefined model's.
+            targets: (images, labels), the truth, 0 or 1.
+            prior: Label statistics, to fit the posterior's weights, too.
+            seed: Of the known sets.
+
+        Raises:
+            DataError: The shapes differ, or fewer than two images.
+        """
+        if logits.shape != targets.shape or len(logits) < 2:
+            raise DataError(
+                f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be of one "
+                "shape (images, labels), with at least two images."
+            )
+        half = (torch.arange(len(logits), device=logits.device) % 2).bool()
+        truth = targets.to(logits)
+        plain = _Mix([(torch.stack([logits]), truth, half)], logits.new_tensor([1.0, 0.0]))
+        scale, bias = plain.weights().tolist()
+        found = cls(scale, bias, plain.start_loss(), plain.crossed_loss())
+        if prior is None:
+            return found
+        generator = torch.Generator().manual_seed(seed)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for number in range(MASKS):
+            count = logits.shape[1] * (number + 1) // (2 * MASKS)
+            known = torch.zeros(logits.shape[1], dtype=torch.bool)
+            known[torch.randperm(len(known), generator=generator)[:count]] = True
+            each = known.to(logits.device).expand_as(logits)
+            joint = prior.joint_move(logits, truth, each, RIDGE)
+            latent = prior.latent_move(calm(logits), truth, each)
+            columns = torch.stack([logits, joint, latent])[:, :, ~known]
+            parts.append((columns, truth[:, ~known], half))
+        mix = _Mix(parts, logits.new_tensor([1.0, JOINT, LATENT, 0.0]))
+        before, after = mix.start_loss(), mix.crossed_loss()
+        names = ("scale", "joint", "latent", "bias")
+        best = dict(zip(names, mix.weights().tolist(), strict=True)) if after < before else {}
+        return dataclasses.replace(
+            found, posterior=best, posterior_before=before, posterior_after=after
+        )
+
+
+def calibrate(
+    adapter: Adapter, images: Any, targets: Tensor, *, output: str, batch: int = 64
+) -> Calibration:
+    """Calibrate one output of an adapter. See `Adapter.calibrate`."""
+    inputs = Inputs.of(images)
+    before = in_batches(lambda rows: adapter.unrefined(inputs.take(rows)), inputs.batch, batch)
+    with torch.no_grad():
+        found = Calibration.fit(before[output], targets, adapter.priors.get(output))
+    own = {output: {"scale": found.scale, "bias": found.bias}}
+    others = {**adapter.defaults.others}
+    if found.posterior:
+        others["posterior"] = {**others.get("posterior", {}), **found.posterior}
+    adapter.defaults = dataclasses.replace(
+        adapter.defaults, others=others, calibration={**adapter.defaults.calibration, **own}
+    )
+    return found
+
+
+class _Mix:
+    """A logistic regression of the truth on columns of logits, near to given weights.
+
+    Args:
+        parts: Columns (k, images, labels), the truth (images, labels), and which half of the
+            images (images,) bool each belongs to.
+        start: (k + 1,), the columns' weights and a bias, which count like one image.
+    """
+
+    def __init__(self, parts: list[tuple[Tensor, Tensor, Tensor]], start: Tensor) -> None:
+        self.columns = torch.cat([columns.flatten(1) for columns, _, _ in parts], 1).double()
+        self.columns = torch.cat([self.columns, torch.ones_like(self.columns[:1])])
+        self.truth = torch.cat([truth.flatten() for _, truth, _ in parts]).double()
+        self.half = torch.cat([half[:, None].expand_as(t).flatten() for _, t, half in parts])
+        self.start = start.double()
+
+    def weights(self, rows: Tensor | None = None) -> Tensor:
+        """The likeliest weights (k + 1,), by Newton's method."""
+        columns, truth = self.columns, self.truth
+        if rows is not None:
+            columns, truth = columns[:, rows], truth[rows]
+        weights = self.start.clone()
+        for _ in range(ROUNDS):
+            p = torch.sigmoid(weights @ columns)
+            slope = columns @ (p - truth) + weights - self.start
+            bend = (columns * (p * (1 - p))) @ columns.T + torch.eye(len(weights)).to(columns)
+            weights = weights - torch.linalg.solve(bend, slope)
+        return weights
+
+    def start_loss(self) -> float:
+        """Nats per label of the given weights."""
+        return float(F.binary_cross_entropy_with_logits(self.start @ self.columns, self.truth))
+
+    def crossed_loss(self) -> float:
+        """Nats per label of weights that were fitted on the other half of the images."""
+        logits = torch.empty_like(self.truth)
+        for own in (self.half, ~self.half):
+            logits[own] = self.weights(~own) @ self.columns[:, own]
+        return float(F.binary_cross_entropy_with_logits(logits, self.truth))

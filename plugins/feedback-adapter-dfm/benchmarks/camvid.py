@@ -1,0 +1,98 @@
+"""CamVid: mean IoU of the pixels that nobody labelled, with and without evidence."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+
+import scenes
+import typer
+from camvid_nets import METHODS
+from command import HERE, Data, Device, Out, Seconds, Seeds, Steps, Workers
+from pool import Job, run, time_left
+from rows import Measured
+
+from fa_dfm import DFM
+
+ENSEMBLE = 4
+"""Feedforward networks that do as many multiply-adds as the loop."""
+
+ONCE = ("loop, resnet18d from scratch", "loop, to stride 16", "feedforward, to stride 16")
+"""Trained with one seed, to choose on the validation frames."""
+
+
+@functools.cache
+def _frames(folder: Path, split: str, device: str, limit: int | None) -> scenes.Frames:
+    return scenes.read(folder, split, device, limit)
+
+
+def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
+    """Train and score; `ensemble` also gives the rows of its first network, `feedforward`."""
+    options = job.settings
+    split = [
+        _frames(options["data"], part, options["device"], options["limit"])
+        for part in ("train", "val", "test")
+    ]
+    several = job.method == "ensemble"
+    count = ENSEMBLE if several else 1
+    method = METHODS["feedforward" if several else job.method]
+    nets = []
+    for i in range(count):
+        seed, seconds = job.seed + 100 * i, time_left(deadline, count - i)
+        if seconds is not None:
+            seconds = min(seconds, options["each"])
+        nets.append(
+            scenes.train(method, split[0], seed, options["steps"], seconds, options["weights"])[0]
+        )
+    scored = {"feedforward" if several else job.method: nets[:1]}
+    if several:
+        scored["ensemble"] = nets
+    measured: list[Measured] = []
+    for name, members in scored.items():
+        measured += scenes.score(name, members, split[2], job.seed)
+        for one in scenes.score(name, members, split[1], job.seed):
+            measured.append(_on_validation(one))
+    kept = () if job.method in ("unet", "untied") else (next(iter(scored)),)
+    return measured, dict.fromkeys(kept, nets[0])
+
+
+def _on_validation(one: Measured) -> Measured:
+    return Measured(**{**vars(one), "condition": f"{one.condition}, validation"})
+
+
+def main(
+    data: Data,
+    out: Out = HERE / "results",
+    device: Device = "cpu",
+    seeds: Seeds = 3,
+    steps: Steps = 2500,
+    workers: Workers = 1,
+    seconds: Seconds = None,
+    each: float = 600.0,
+    weights: Path | None = None,
+    limit: int | None = None,
+) -> None:
+    """Train and score every method on CamVid's own split.
+
+    `weights` is a safetensors file with EfficientNet-lite0's ImageNet weights, `each` the most
+    seconds that one network trains, `limit` the frames of a split.
+    """
+    options = {
+        "data": data,
+        "device": device,
+        "steps": steps,
+        "each": each,
+        "weights": weights,
+        "limit": limit,
+    }
+    names = ("loop", "ensemble", "untied", "unet")
+    jobs = [Job("camvid", name, seed, options) for seed in range(seeds) for name in names]
+    jobs[4:4] = [Job("camvid", name, 0, options) for name in ONCE]
+    run(jobs, work, out, workers=workers, seconds=seconds)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,82 @@
+"""CIFAR-10: accuracy where one look sees the whole image, so that little is expected of more."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+
+import photos
+import typer
+from command import HERE, Data, Device, Out, Seconds, Seeds, Workers
+from pool import Job, run, time_left
+from rows import Measured
+
+from fa_dfm import DFM
+
+ENSEMBLE = 4
+"""Feedforward networks that do as many multiply-adds as the loop."""
+
+
+@functools.cache
+def _photos(folder: Path, split: str, device: str, limit: int | None) -> photos.Photos:
+    return photos.read(folder, split, device, limit)
+
+
+def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
+    """Train and score; `ensemble` also gives the rows of its first network, `feedforward`."""
+    options = job.settings
+    split = [
+        _photos(options["data"], part, options["device"], options["limit"])
+        for part in ("train", "test")
+    ]
+    several = job.method == "ensemble"
+    count = ENSEMBLE if several else 1
+    method = photos.METHODS["feedforward" if several else job.method]
+    nets = []
+    for i in range(count):
+        seed, seconds = job.seed + 100 * i, time_left(deadline, count - i)
+        if seconds is not None:
+            seconds = min(seconds, options["each"])
+        nets.append(photos.train(method, split[0], seed, options["epochs"], seconds)[0])
+    scored = {"feedforward" if several else job.method: nets[:1]}
+    if several:
+        scored["ensemble"] = nets
+    measured: list[Measured] = []
+    for name, members in scored.items():
+        measured += photos.score(name, members, split[1], job.seed)
+    kept = () if job.method == "untied" else (next(iter(scored)),)
+    return measured, dict.fromkeys(kept, nets[0])
+
+
+def main(
+    data: Data,
+    out: Out = HERE / "results",
+    device: Device = "cpu",
+    seeds: Seeds = 3,
+    epochs: float = 12.0,
+    workers: Workers = 1,
+    seconds: Seconds = None,
+    each: float = 600.0,
+    limit: int | None = None,
+) -> None:
+    """Train and score every method on CIFAR-10.
+
+    `each` is the most seconds that one network trains, `limit` the images of a split.
+    """
+    options = {
+        "data": data,
+        "device": device,
+        "epochs": epochs,
+        "each": each,
+        "limit": limit,
+    }
+    names = ("loop", "ensemble", "untied")
+    jobs = [Job("cifar10", name, seed, options) for seed in range(seeds) for name in names]
+    run(jobs, work, out, workers=workers, seconds=seconds)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,38 @@
+"""Two triangles, of which a click says the one that is meant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+
+import typer
+from command import HERE, Device, Out, Seconds, Seeds, Steps, Test, Workers
+from pool import Job, run
+from small import work
+
+METHODS = ("loop", "ensemble", "untied", "loop, all gradients", "unet", "unet loop", "published")
+
+
+def main(
+    out: Out = HERE / "results",
+    device: Device = "cpu",
+    seeds: Seeds = 3,
+    steps: Steps = 1200,
+    workers: Workers = 1,
+    seconds: Seconds = None,
+    test: Test = 400,
+) -> None:
+    """Train and score every method on pairs of triangles of 48 pixels a side."""
+    task = {"pairs": True, "sigma": 1.0, "steps": steps, "test": test}
+    jobs = [
+        Job("clicks", method, seed, {"task": task, "sigmas": (0.5, 1), "device": device})
+        for seed in range(seeds)
+        for method in METHODS
+    ]
+    run(jobs, work, out, workers=workers, seconds=seconds)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,117 @@
+"""Running the jobs of a table side by side, and keeping what is done if time runs out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rows import Measured, write
+from safetensors.torch import save_file
+
+from fa_dfm import DFM
+
+__all__ = ["Job", "run", "time_left"]
+
+SPARE = 12.0
+"""Seconds at the end of the time limit in which no network is trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The networks that one seed needs for some rows of a table.
+
+    Args:
+        table: Name of the table.
+        method: Name of the method.
+        seed: Of the training.
+        settings: What the table's own `work` needs beside these, as plain data.
+    """
+
+    table: str
+    method: str
+    seed: int
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+Work = Callable[[Job, float | None], tuple[list[Measured], dict[str, DFM]]]
+"""Does a job before a moment on the clock (`time.time`); returns numbers and networks to keep."""
+
+
+def run(
+    jobs: Sequence[Job],
+    work: Work,
+    out: Path,
+    *,
+    workers: int = 1,
+    seconds: float | None = None,
+    notes: dict[str, Any] | None = None,
+    console: Console | None = None,
+) -> list[Measured]:
+    """Do the jobs in their order; a job that fails is reported and the others go on.
+
+    Args:
+        jobs: The most important first.
+        work: A function of a module.
+        out: The folder for `TABLE.json`, written anew after every job, and for the networks, in
+            `weights/`.
+        workers: Processes.
+        seconds: No job begins later than this, and trainings end before it.
+        notes: What else the table says.
+        console: Where progress is told.
+    """
+    console = console or Console()
+    deadline = None if seconds is None else time.time() + seconds
+    measured: list[Measured] = []
+    if not jobs:
+        return measured
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        running = {pool.submit(_guarded, work, job, deadline, out / "weights"): job for job in jobs}
+        for number, done in enumerate(as_completed(running), 1):
+            job = running[done]
+            try:
+                found, text = done.result()
+            except Exception as error:  # a worker that died takes no other job with it
+                found, text = [], f"failed: {error!r}"
+            measured += found
+            console.print(f"{number}/{len(jobs)} {job.table} {job.method} {job.seed}: {text}")
+            write(out / f"{job.table}.json", measured, notes)
+            lines = [json.dumps(dataclasses.asdict(one)) for one in measured]
+            (out / f"{job.table}.jsonl").write_text("\n".join(lines) + "\n")
+    return measured
+
+
+def time_left(deadline: float | None, networks: int = 1) -> float | None:
+    """Seconds that each of so many networks may train, or `None` without a limit."""
+    return None if deadline is None else max((deadline - time.time() - SPARE) / networks, 1.0)
+
+
+def _guarded(
+    work: Work, job: Job, deadline: float | None, weights: Path
+) -> tuple[list[Measured], str]:
+    if deadline is not None and time.time() > deadline - SPARE:
+        return [], "left out, no time"
+    torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True
+    begun = time.monotonic()
+    try:
+        measured, networks = work(job, deadline)
+        weights.mkdir(parents=True, exist_ok=True)
+        for name, net in networks.items():
+            file = re.sub(r"[^a-z0-9.]+", "-", f"{job.table} {name} {job.seed}".lower())
+            state = {k: v.contiguous().cpu() for k, v in net.state_dict().items()}
+            save_file(state, weights / f"{file}.safetensors")
+    except Exception:
+        return [], f"failed: {traceback.format_exc()[-2000:]}"
+    text = f"{time.monotonic() - begun:.0f} s"
+    first = ", ".join(f"{one.condition}: {one.value:.1f}" for one in measured[:3])
+    return measured, f"{text}; {first}"

@@ -1,0 +1,75 @@
+"""One job of the tables on triangles: train a method with one seed, and score it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from binary import Task, score, train
+from methods import SMALL
+from pool import Job, time_left
+from rows import Measured
+from sampling import clicks, scattered
+
+from fa_dfm import DFM
+
+__all__ = ["ENSEMBLE", "METHODS", "work"]
+
+ENSEMBLE = 7
+"""Feedforward networks that do as many multiply-adds as the loop."""
+
+METHODS = SMALL | {"loop, all gradients": dataclasses.replace(SMALL["loop"], truncate=False)}
+
+
+def _pixels(_white: Any, meant: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    share = torch.full((len(meant),), 0.01, device=meant.device)
+    return scattered(share, (meant.shape[2], meant.shape[3]), generator)
+
+
+def _clicks(inside: int, outside: int) -> Callable[..., torch.Tensor]:
+    def tell(white: torch.Tensor, meant: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        every = torch.ones(len(meant), dtype=torch.long, device=meant.device)
+        told = clicks(meant[:, 0] > 0, inside * every, inside, generator)
+        other = (white > meant)[:, 0]
+        return told | clicks(other, outside * every, max(outside, 1), generator)
+
+    return tell
+
+
+def _nothing(*_args: Any) -> None:
+    return None
+
+
+TOLD = {
+    False: {"": _nothing, ", 1% of pixels known": _pixels},
+    True: {
+        ", nothing known": _nothing,
+        ", one click": _clicks(1, 0),
+        ", three clicks": _clicks(2, 1),
+    },
+}
+"""What is known in the test, for one triangle and for pairs."""
+
+
+def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
+    """Train and score; `ensemble` also gives the rows of its first network, `feedforward`."""
+    device, sigmas = job.settings["device"], job.settings["sigmas"]
+    task, suffix = Task(**job.settings["task"]), job.settings.get("suffix", "")
+    several = job.method == "ensemble"
+    count = ENSEMBLE if several else 1
+    method = METHODS["feedforward" if several else job.method]
+    nets = [
+        train(method, task, job.seed + 100 * i, device, time_left(deadline, count - i))
+        for i in range(count)
+    ]
+    scored = {"feedforward" if several else job.method: nets[:1]}
+    if several:
+        scored["ensemble"] = nets
+    measured: list[Measured] = []
+    for name, members in scored.items():
+        measured += score(name, members, task, sigmas, TOLD[task.pairs], job.seed, device)
+    measured = [dataclasses.replace(m, condition=m.condition + suffix) for m in measured]
+    keep = {f"{name} {task.side}{suffix}": nets[0] for name in scored if name != "ensemble"}
+    return measured, keep

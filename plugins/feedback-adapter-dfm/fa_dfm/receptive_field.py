@@ -1,0 +1,75 @@
+"""How much of an image one step sees: where it sees everything, looking again has little to add."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ReceptiveField", "receptive_field"]
+
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReceptiveField:
+    """What the features in the middle of an image depend on.
+
+    Args:
+        height: In pixels, of the box that holds every pixel with a gradient.
+        width: Likewise.
+        image: Height and width of the image that this was measured on.
+    """
+
+    height: int
+    width: int
+    image: tuple[int, int]
+
+    @property
+    def covers(self) -> bool:
+        """Whether one step sees the whole image."""
+        return self.height >= self.image[0] and self.width >= self.image[1]
+
+    def __str__(self) -> str:
+        seen = f"One step sees {self.height} x {self.width} of {self.image[0]} x {self.image[1]}"
+        if self.covers:
+            return f"{seen} pixels, the whole image: expect nothing from feedback without evidence."
+        return f"{seen} pixels: feedback can bring in the rest, step by step."
+
+
+def receptive_field(
+    model: nn.Module, frontier: nn.Module, images: Tensor
+) -> tuple[int, ReceptiveField]:
+    """Measure it by the gradient of the features in the middle.
+
+    Normalisations over the image are left out: they pass on how bright and how contrasty it
+    is, not what is where.
+
+    Args:
+        model: Of our own, in evaluation mode.
+        frontier: The module in it whose output is the features.
+        images: (batch, channels, height, width).
+
+    Returns:
+        How many channels the features have, and what one of them sees.
+    """
+    seen: list[Tensor] = []
+    norms = [m for m in model.modules() if isinstance(m, _NORMS)]
+    handles = [m.register_forward_hook(lambda _m, args, _out: args[0]) for m in norms]
+    handles.append(frontier.register_forward_hook(lambda _m, _args, out: seen.append(out)))
+    image = images.clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    u = seen[0]
+    middle = u[:, :, u.shape[2] // 2, u.shape[3] // 2].sum()
+    (gradient,) = torch.autograd.grad(middle, image)
+    touched = gradient.abs().sum((0, 1)) > 0
+    rows, columns = touched.any(1).nonzero().flatten(), touched.any(0).nonzero().flatten()
+    spans = [int(x[-1] - x[0]) + 1 if len(x) else 0 for x in (rows, columns)]
+    field = ReceptiveField(spans[0], spans[1], (images.shape[2], images.shape[3]))
+    return u.shape[1], field

@@ -1,0 +1,140 @@
+"""The networks for CamVid: early stages of a classification network, with a dense head."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import fa_dfm
+from fa_dfm import DFM
+
+__all__ = ["CLASSES", "METHODS", "SIZE", "DenseHead", "SceneMethod"]
+
+CLASSES, SIZE = 11, (180, 240)
+
+LITE0 = "tf_efficientnet_lite0"
+
+
+class DenseHead(nn.Sequential):
+    """3x3 convolutions and a label for each pixel, at the resolution of the features.
+
+    Args:
+        channels: Of the features.
+        labels: K.
+        width: Channels in between, a multiple of 8.
+        blocks: How many residual blocks come before the last layer.
+    """
+
+    def __init__(self, channels: int, labels: int, width: int = 64, blocks: int = 0) -> None:
+        super().__init__(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.GroupNorm(8, width),
+            nn.ReLU(),
+            *[_Residual(width) for _ in range(blocks)],
+            nn.Conv2d(width, labels, 1),
+        )
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.main(x)
+
+
+class LiteUNet(nn.Module):
+    """EfficientNet-lite0, which sees the whole frame, and a decoder with skip connections."""
+
+    def __init__(self, labels: int, width: int = 48) -> None:
+        super().__init__()
+        self.encoder = timm.create_model(LITE0, features_only=True)
+        levels = self.encoder.feature_info.channels()
+        self.narrow = nn.ModuleList([nn.Conv2d(c, width, 1) for c in levels])
+        self.smooth = nn.ModuleList([_Residual(width) for _ in levels])
+        self.head = nn.Conv2d(width, labels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to logits (batch, labels, height, width)."""
+        levels = [narrow(x) for narrow, x in zip(self.narrow, self.encoder(images), strict=True)]
+        x = levels[-1]
+        for level, smooth in zip(reversed(levels), reversed(self.smooth), strict=True):
+            if level is not levels[-1]:
+                x = level + F.interpolate(x, size=level.shape[2:], mode="nearest")
+            x = smooth(x)
+        size = (images.shape[2], images.shape[3])
+        return F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneMethod:
+    """One network for CamVid and how often it looks.
+
+    Args:
+        backbone: A model of timm, or `"unet"`.
+        stage: Where it ends.
+        channels: Of that stage.
+        blocks: Residual blocks of the head.
+        looks: T.
+        hidden: Channels of features that are fed back.
+        lr: Largest learning rate.
+    """
+
+    backbone: str = LITE0
+    stage: str = "blocks.2"
+    channels: int = 40
+    blocks: int = 0
+    looks: int = 1
+    hidden: int = 0
+    lr: float = 1.5e-3
+
+    def make(self, seed: int, weights: Path | None) -> DFM:
+        """The converted network; stages of EfficientNet-lite0 start from ImageNet weights.
+
+        Args:
+            seed: Of what is random.
+            weights: A safetensors file with the weights of EfficientNet-lite0; `None`: random.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            options = {"image_size": SIZE, "steps": self.looks, "hidden": self.hidden}
+            pretrained = self.backbone in (LITE0, "unet") and weights is not None
+            if self.backbone == "unet":
+                model, body = LiteUNet(CLASSES), "encoder"
+            else:
+                norm = {} if self.backbone == LITE0 else {"norm_layer": "groupnorm"}
+                model, body = timm.create_model(self.backbone, **norm), ""
+                head = DenseHead(self.channels, CLASSES, blocks=self.blocks)
+                options |= {"loop": self.stage, "head": head}
+            if pretrained:
+                _load(model.get_submodule(body), load_file(weights))
+            return fa_dfm.convert(model, frozen_norms=pretrained, **options)
+
+
+def _load(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Take the weights that the model has; parts of the network that it lacks are left out."""
+    missing, _ = model.load_state_dict(weights, strict=False)
+    wrong = [name for name in missing if not name.startswith("classifier.")]
+    if wrong:
+        raise ValueError(f"The file has no weights for {wrong[:3]}.")
+
+
+METHODS = {
+    "loop": SceneMethod(looks=4, hidden=8),
+    "feedforward": SceneMethod(),
+    "untied": SceneMethod(blocks=25),
+    "unet": SceneMethod("unet"),
+    "loop, resnet18d from scratch": SceneMethod("resnet18d", "layer2", 128, looks=4, hidden=8),
+    "loop, to stride 16": SceneMethod(stage="blocks.4", channels=112, looks=4, hidden=8),
+    "feedforward, to stride 16": SceneMethod(stage="blocks.4", channels=112),
+}
+"""The methods of the table; `untied` does as many multiply-adds as `loop`."""

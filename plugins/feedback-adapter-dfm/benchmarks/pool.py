@@ -22,7 +22,7 @@ from fa_dfm import DFM
 
 __all__ = ["Job", "run", "time_left"]
 
-SPARE = 12.0
+SPARE = 25.0
 """Seconds at the end of the time limit in which no network is trained."""
 
 

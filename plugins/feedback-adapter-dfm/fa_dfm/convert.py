@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -81,21 +82,23 @@ def convert(
     """
     if inject != "stem":
         raise OptionsError(f"inject={inject!r} is not possible: 'stem' is.")
+    if kind not in get_args(Kind):
+        raise OptionsError(f"kind={kind!r} is not possible: {get_args(Kind)} are.")
     if hidden < 0:
         raise OptionsError(f"hidden={hidden} is out of range: it must be at least 0.")
     own = copy.deepcopy(model).eval()
+    images = _probe_images(own, image_size)
     end = loop if isinstance(loop, str) or loop is None else list(loop)[-1]
     if head is not None:
         if end is None:
             raise OptionsError("head=... needs loop=...: the stage whose features it reads.")
-        own, end = Early(own, end, copy.deepcopy(head)).eval(), "body"
-    images = _probe_images(own, image_size)
+        own, end = Early(own, end, copy.deepcopy(head), images).eval(), "body"
     seen = trace(own, images)
     first = _first_convolution(own, seen, frontend)
     last = _last_features(own, seen) if end is None else end
     if last not in seen.maps:
         raise OptionsError(f"loop={loop!r} makes no feature map. {did_you_mean(last, seen.maps)}")
-    features, field = receptive_field(own, own.get_submodule(last), images)
+    features, field = receptive_field(own, last, images)
     output = "out" if isinstance(seen.value, Mapping) else None
     logits = pick(seen.value, output)
     conv = own.get_submodule(first)

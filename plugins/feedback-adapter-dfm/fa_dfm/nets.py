@@ -76,13 +76,14 @@ class SmallResNet(nn.Module):
     Args:
         labels: Outputs.
         blocks: n, residual blocks in each of the three stages; 3 makes ResNet-20.
-        width: Channels of the first stage, a multiple of 8.
+        width: Channels of the first stage, a multiple of 4 and more than 4: group norms over
+            one channel erase what is the same everywhere, as fed back classes are.
     """
 
     def __init__(self, labels: int = 10, blocks: int = 3, width: int = 16) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(8, width)
+        self.norm = nn.GroupNorm(4, width)
         stages = []
         for stage in range(3):
             for block in range(blocks):
@@ -104,10 +105,10 @@ class _Residual(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.GroupNorm(8, outputs),
+            nn.GroupNorm(4, outputs),
             nn.ReLU(),
             nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.GroupNorm(8, outputs),
+            nn.GroupNorm(4, outputs),
         )
         self.widen = outputs - inputs
         self.stride = stride

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
@@ -44,31 +45,35 @@ def receptive_field(
     """Measure it by the gradient of the features in the middle.
 
     Normalisations over the image are left out: they pass on how bright and how contrasty it
-    is, not what is where.
+    is, not what is where. Weights that start at zero, as those of many residual branches do,
+    are drawn at random, since training moves them.
 
     Args:
-        model: Of our own, in evaluation mode.
-        frontier: The module in it whose output is the features.
+        model: Of our own, in evaluation mode; a copy of it is measured.
+        frontier: Name of the module in it whose output is the features.
         images: (batch, channels, height, width).
 
     Returns:
         How many channels the features have, and what one of them sees.
     """
+    model = copy.deepcopy(model).double()  # without norms, numbers may get large
+    generator = torch.Generator(images.device).manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if not weight.any():
+                weight.normal_(generator=generator)
     seen: list[Tensor] = []
     norms = [m for m in model.modules() if isinstance(m, _NORMS)]
-    handles = [m.register_forward_hook(lambda _m, args, _out: args[0]) for m in norms]
-    handles.append(frontier.register_forward_hook(lambda _m, _args, out: seen.append(out)))
-    image = images.clone().requires_grad_()
-    try:
-        with torch.enable_grad():
-            model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    u = seen[0]
-    middle = u[:, :, u.shape[2] // 2, u.shape[3] // 2].sum()
+    for norm in norms:
+        norm.register_forward_hook(lambda _module, args, _out: args[0])
+    model.get_submodule(frontier).register_forward_hook(lambda _m, _a, out: seen.append(out))
+    image = images.double().clone().requires_grad_()
+    with torch.enable_grad():
+        model(image)
+        u = seen[0]
+        middle = u[:, :, u.shape[2] // 2, u.shape[3] // 2].sum()
     (gradient,) = torch.autograd.grad(middle, image)
-    touched = gradient.abs().sum((0, 1)) > 0
+    touched = (gradient != 0).any(0).any(0)
     rows, columns = touched.any(1).nonzero().flatten(), touched.any(0).nonzero().flatten()
     spans = [int(x[-1] - x[0]) + 1 if len(x) else 0 for x in (rows, columns)]
     field = ReceptiveField(spans[0], spans[1], (images.shape[2], images.shape[3]))

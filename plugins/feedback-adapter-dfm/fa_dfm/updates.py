@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 from feedback_adapter.errors import OptionsError
 
-__all__ = ["UPDATES", "Leaky", "Published", "Replace", "Update", "make_update"]
+__all__ = ["UPDATES", "Leaky", "Published", "Replace", "Update", "decayed", "make_update"]
 
 
 class Update(nn.Module):
@@ -65,11 +65,23 @@ class Published(Update):
 
     def forward(self, features: Tensor | None, delta: Tensor, step: int) -> Tensor:
         """See `Update.forward`."""
-        q = self.rotation.weight
-        weights = torch.exp(-step / self.tau * self.scale.abs() ** self.alpha)
-        turned = torch.einsum("ij,bjhw->bihw", q, delta) * weights[:, None, None]
-        decayed = torch.einsum("ji,bjhw->bihw", q, turned)
-        return decayed if features is None else features + decayed
+        new = decayed(delta, step, self.rotation.weight, self.scale.abs() ** self.alpha, self.tau)
+        return new if features is None else features + new
+
+
+def decayed(delta: Tensor, step: int, rotation: Tensor, rates: Tensor, tau: float) -> Tensor:
+    """e^(t P / tau) delta with P = -Q' diag(rates) Q, at every place of a feature map.
+
+    Args:
+        delta: (batch, channels, height, width).
+        step: t, from 0 on.
+        rotation: Q, orthogonal, (channels, channels).
+        rates: |S|^alpha, (channels,).
+        tau: In steps, above 0.
+    """
+    weights = torch.exp(-step / tau * rates)
+    turned = torch.einsum("ij,bjhw->bihw", rotation, delta) * weights[:, None, None]
+    return torch.einsum("ji,bjhw->bihw", rotation, turned)
 
 
 UPDATES = ("replace", "leaky", "published")

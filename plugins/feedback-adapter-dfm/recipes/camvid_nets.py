@@ -13,43 +13,13 @@ from torch import Tensor, nn
 
 import fa_dfm
 from fa_dfm import DFM
+from fa_dfm.dense import DenseHead
 
-__all__ = ["CLASSES", "METHODS", "SIZE", "DenseHead", "SceneMethod"]
+__all__ = ["CLASSES", "METHODS", "SIZE", "SceneMethod"]
 
 CLASSES, SIZE = 11, (180, 240)
 
 LITE0 = "tf_efficientnet_lite0"
-
-
-class DenseHead(nn.Sequential):
-    """3x3 convolutions and a label for each pixel, at the resolution of the features.
-
-    Args:
-        channels: Of the features.
-        labels: K.
-        width: Channels in between, a multiple of 8.
-        blocks: How many residual blocks come before the last layer.
-    """
-
-    def __init__(self, channels: int, labels: int, width: int = 64, blocks: int = 0) -> None:
-        super().__init__(
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.GroupNorm(8, width),
-            nn.ReLU(),
-            *[_Residual(width) for _ in range(blocks)],
-            nn.Conv2d(width, labels, 1),
-        )
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.main = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.main(x)
 
 
 class LiteUNet(nn.Module):
@@ -60,7 +30,7 @@ class LiteUNet(nn.Module):
         self.encoder = timm.create_model(LITE0, features_only=True)
         levels = self.encoder.feature_info.channels()
         self.narrow = nn.ModuleList([nn.Conv2d(c, width, 1) for c in levels])
-        self.smooth = nn.ModuleList([_Residual(width) for _ in levels])
+        self.smooth = nn.ModuleList([_smoothing(width) for _ in levels])
         self.head = nn.Conv2d(width, labels, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -73,6 +43,12 @@ class LiteUNet(nn.Module):
             x = smooth(x)
         size = (images.shape[2], images.shape[3])
         return F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False)
+
+
+def _smoothing(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.ReLU()
+    )
 
 
 @dataclasses.dataclass(frozen=True)

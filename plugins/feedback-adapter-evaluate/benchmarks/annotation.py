@@ -1,13 +1,14 @@
 """Annotation effort: what feedback saves somebody who corrects a model's labels.
 
-    python annotation.py --data DATA [caption-words-lite0] [--images 300]
+    python annotation.py --data DATA [caption-words-lite0] [--images 300] [--wrong 5]
 
 A simulated annotator is asked, photo by photo, for the label that the model is least sure of
 (whose probability is nearest to the threshold), and answers truly. Feedback then updates the
 labels that haven't been asked for. Without feedback an answer changes its own label only. The
 threshold makes the unrefined model's F1 on dev best and is the same for all methods. Measured is F1
 over all labels and photos, answered ones counted as right, after each answer, and the number of
-answers per photo until it reaches the targets.
+answers per photo until it reaches the targets. With `--wrong` that share of the answers is wrong;
+methods whose name says so don't take them as certain, and may decide otherwise than they were told.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ FOLDERS = {"caption-words-lite0": "flickr8k", "coco80-lite0": "coco6k"}
 TARGETS = (60.0, 70.0)
 METHODS: dict[str, dict[str, Any]] = {
     "residual": {"strategy": "residual"},
+    "residual, answers may be wrong": {"strategy": "residual", "wrong": None},
     "posterior": {"strategy": "posterior"},
+    "posterior, answers may be wrong": {"strategy": "posterior", "wrong": None},
 }
 
 
@@ -49,6 +52,7 @@ def main(
     split: Annotated[str, typer.Option(help="dev or test.")] = "test",
     images: Annotated[int, typer.Option(help="How many photos, drawn with seed 0.")] = 300,
     answers: Annotated[int, typer.Option(help="Most answers per photo.")] = 40,
+    wrong: Annotated[float, typer.Option(help="Wrong answers, in percent.")] = 0.0,
     only: Annotated[str, typer.Option(help="Methods, with semicolons.")] = ";".join(METHODS),
     out: Annotated[Path, typer.Option(help="JSON file.")] = RESULTS / "annotation.json",
 ) -> None:
@@ -56,14 +60,16 @@ def main(
     for name in checkpoints or ["caption-words-lite0"]:
         started = time.time()
         request = Request.of(name, data / FOLDERS[name], split=split)
-        measured = measure(request, images, answers, only.split(";"))
+        measured = measure(request, images, answers, wrong / 100, only.split(";"))
         rows = [row for row in read_rows(out) if row.checkpoint != name] if out.is_file() else []
         rows += measured
-        write_rows(out, rows, [0], split=split, answers=answers)
+        write_rows(out, rows, [0], split=split, answers=answers, wrong=wrong)
         print(markdown(measured, " answers"), f"{time.time() - started:.0f} s", flush=True)
 
 
-def measure(request: Request, images: int, answers: int, only: Sequence[str]) -> list[Row]:
+def measure(
+    request: Request, images: int, answers: int, wrong: float, only: Sequence[str]
+) -> list[Row]:
     adapter, name = request.adapter, request.checkpoint
     dev = dataclasses.replace(request, split="dev")
     told = dev.labelled()
@@ -72,8 +78,10 @@ def measure(request: Request, images: int, answers: int, only: Sequence[str]) ->
     own = request.labelled()
     own = own.select(np.random.default_rng(0).permutation(len(own))[:images])
     truth = torch.from_numpy(own.targets)
+    generator = torch.Generator().manual_seed(0)
+    replies = truth ^ (torch.rand(truth.shape, generator=generator) < wrong)
     methods = {UNREFINED: None, **{method: METHODS[method] for method in only}}
-    found = ask(adapter, request.photos(own), truth, limit, answers, methods)
+    found = ask(adapter, request.photos(own), truth, replies, limit, answers, methods)
     bootstrap = Bootstrap(len(own), samples=200)
     rows: list[Row] = []
     base = [bootstrap(f1(right)) for right in found[UNREFINED]]
@@ -101,6 +109,7 @@ def ask(
     adapter: fa.Adapter,
     images: Images,
     truth: Tensor,
+    replies: Tensor,
     limit: float,
     answers: int,
     methods: Mapping[str, Mapping[str, Any] | None],
@@ -115,7 +124,8 @@ def ask(
         prepared = adapter.prepare(images[rows])
         for name, arguments in methods.items():
             note(f"images from {int(rows[0]) + 1} of {len(images)}, {name}")
-            found[name].append(_ask(adapter, prepared, truth[rows], limit, answers, arguments))
+            asked = truth[rows], replies[rows]
+            found[name].append(_ask(adapter, prepared, *asked, limit, answers, arguments))
     return {
         name: [np.concatenate(step) for step in zip(*parts, strict=True)]
         for name, parts in found.items()
@@ -123,14 +133,18 @@ def ask(
 
 
 def _ask(
-    adapter: fa.Adapter, prepared: Any, truth: Tensor, limit: float, answers: int,
+    adapter: fa.Adapter, prepared: Any, truth: Tensor, replies: Tensor, limit: float, answers: int,
     arguments: Mapping[str, Any] | None,
 ) -> list[np.ndarray]:  # fmt: skip
+    options = dict(arguments or {})
+    wrong = options.pop("wrong", 0.0)
     known = torch.zeros_like(truth)
     (current,) = prepared.unrefined(adapter.read).values()
     found: list[np.ndarray] = []
     for asked in range(answers + 1):
-        said = torch.where(known, truth, current > limit)
+        said = torch.where(
+            known if wrong == 0 else torch.zeros_like(known), replies, current > limit
+        )
         hits, extra, missed = said & truth, said & ~truth, ~said & truth
         found.append(torch.stack([hits.sum(1), extra.sum(1), missed.sum(1)], 1).numpy())
         if asked == answers:
@@ -138,8 +152,8 @@ def _ask(
         doubt = (current - limit).abs().masked_fill(known, torch.inf)
         known[torch.arange(len(known)), doubt.argmin(1)] = True
         if arguments is not None:
-            evidence = fa.Labels.from_tensors(truth, known)
-            (current,) = adapter.refine(prepared, evidence, **arguments).outputs_after.values()
+            evidence = fa.Labels.from_tensors(replies, known, wrong=wrong)
+            (current,) = adapter.refine(prepared, evidence, **options).outputs_after.values()
     return found
 
 

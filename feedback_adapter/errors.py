@@ -60,7 +60,7 @@ class DataError(FeedbackAdapterError, ValueError):
     """A data folder isn't in any layout that we read."""
 
 
-def did_you_mean(name: str, possible: Iterable[str], *, show: int = 8) -> str:
+def did_you_mean(name: object, possible: Iterable[str], *, show: int = 8) -> str:
     """Say which names are close to `name`, or what there is to choose from.
 
     Args:
@@ -72,7 +72,9 @@ def did_you_mean(name: str, possible: Iterable[str], *, show: int = 8) -> str:
         A sentence that starts with a capital and ends with a full stop.
     """
     names = sorted({str(p) for p in possible})
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    folded = {p.casefold(): p for p in names}
+    close = difflib.get_close_matches(str(name)[:200].casefold(), folded, n=3, cutoff=0.6)
+    near = [folded[key] for key in close]
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     if not names:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter.errors import ModelError
+from feedback_adapter.names import label_list
 from feedback_adapter.sites.nested import pick
 
 __all__ = ["SINGLE", "Kind", "Output", "Outputs", "pick", "read"]
@@ -25,7 +26,8 @@ class Output:
     """One output of a model: which tensor it is and what its entries mean.
 
     Args:
-        labels: A name for each of the output's entries, in order.
+        labels: A name for each of the output's entries, in order: texts or numbers, also as an
+            array, or as `{id: name}`.
         kind: `"multilabel"` (independent sigmoids), `"multiclass"` (one softmax) or
             `"tokens"`: what a decoder needs to write a text, (batch, anything); `labels`
             is then the vocabulary.
@@ -47,14 +49,9 @@ class Output:
     decoder: nn.Module | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "labels", label_list(self.labels))
         if self.kind not in get_args(Kind):
             raise ModelError(f"kind={self.kind!r} is not possible: {get_args(Kind)} are.")
-        if not self.labels:
-            raise ModelError("An output needs at least one label.")
-        if len(set(self.labels)) != len(self.labels):
-            twice = sorted({name for name in self.labels if self.labels.count(name) > 1})
-            raise ModelError(f"Labels must be unique; these occur twice: {twice[:5]}.")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits (..., n) into probabilities (..., n) in [0, 1]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ __all__ = ["load", "wrap"]
 
 def wrap(
     model: nn.Module,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[int, str] | None = None,
     kind: Kind = "multilabel",
     *,
     outputs: Mapping[str, Output] | None = None,
@@ -29,7 +30,7 @@ def wrap(
 
     Args:
         model: Any `nn.Module` that maps images to logits.
-        labels: A name for each entry of its output, in order.
+        labels: A name for each entry of its output, in order: a list, an array, or `{id: name}`.
         kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax).
         outputs: For a model that returns several tensors: `{name: Output(...)}`.
         transform: How photos become its input, for the command line and pictures.
@@ -51,15 +52,13 @@ def wrap(
             "or outputs={name: Output(...)} for several."
         )
     if outputs is None:
-        if isinstance(labels, str):
-            raise ModelError("labels is one string: pass a list with a name per output entry.")
-        outputs = {SINGLE: Output(tuple(labels or ()), kind)}
+        outputs = {SINGLE: Output(cast("tuple[str, ...]", labels), kind)}
     elif not outputs:
         raise ModelError("outputs is empty: name at least one output.")
-    count = getattr(model, "num_classes", None)
-    if labels is not None and isinstance(count, int) and count not in (0, len(labels)):
+    count, given = getattr(model, "num_classes", None), len(next(iter(outputs.values())).labels)
+    if labels is not None and isinstance(count, int) and count not in (0, given):
         raise ModelError(
-            f"{len(labels)} labels for a model with {count} classes: give one label per class."
+            f"{given} labels for a model with {count} classes: give one label per class."
         )
     return Adapter(model, outputs, transform=transform)
 

@@ -14,9 +14,9 @@ from feedback_adapter.errors import EvidenceError, ModelError, did_you_mean
 __all__ = ["find", "label_list", "normal", "place", "singular"]
 
 _IRREGULAR = {
-    "buses": "bus", "children": "child", "feet": "foot", "geese": "goose", "knives": "knife", "leaves": "leaf",
-    "men": "man", "mice": "mouse", "people": "person", "sheep": "sheep", "teeth": "tooth",
-    "wolves": "wolf", "women": "woman",
+    "buses": "bus", "children": "child", "feet": "foot", "geese": "goose", "knives": "knife",
+    "leaves": "leaf", "men": "man", "mice": "mouse", "people": "person", "sheep": "sheep",
+    "teeth": "tooth", "wolves": "wolf", "women": "woman",
 }  # fmt: skip
 
 
@@ -114,7 +114,19 @@ def _index(labels: tuple[str, ...], form: int) -> dict[str, list[int]]:
     return found
 
 
-_FORMS = (lambda n: [n], lambda n: [normal(n)], lambda n: [singular(n)], _parts)
+def _exact(name: str) -> list[str]:
+    return [name]
+
+
+def _normal(name: str) -> list[str]:
+    return [normal(name)]
+
+
+def _singulars(name: str) -> list[str]:
+    return [singular(name)]
+
+
+_FORMS = (_exact, _normal, _singulars, _parts)
 """Forms in which a word and a label are compared, the closest first."""
 
 

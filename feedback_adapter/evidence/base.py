@@ -8,15 +8,18 @@ fixes the known part of the model's own posterior. Strategies know nothing else.
 from __future__ import annotations
 
 import abc
+import copy
 import functools
-import itertools
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError
+from feedback_adapter.evidence.certain import Certain, contradiction, hold
+from feedback_adapter.evidence.given import everywhere, short
 from feedback_adapter.outputs import Output, Outputs
 
 __all__ = ["All", "Evidence", "Opinion", "Unbound"]
@@ -65,7 +68,10 @@ class Evidence(abc.ABC):
 
     @abc.abstractmethod
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Say which variables the evidence fixes, as `{output: (batch, labels) bool}`."""
+        """Say which variables the evidence fixes, as `{output: (batch, labels) bool}`.
+
+        Every output has a mask of the form of its logits; `everywhere` adds the empty ones.
+        """
 
     @abc.abstractmethod
     def take(self, rows: Tensor) -> Evidence:
@@ -97,29 +103,39 @@ class Evidence(abc.ABC):
         """Return how likely each label is told wrong, `{output: (batch, labels)}` in [0, 1]."""
         return {}
 
-    def conflict(self, other: Evidence) -> str | None:
-        """Say why this and other evidence, both bound, can't hold together; `None` if they can.
+    def certain(self) -> Sequence[Certain]:
+        """Say what (bound) evidence fixes without a doubt, so that contradictions are found.
 
-        `All.bind` asks this of every pair of parts.
+        `a & b` also keeps these facts, whatever less certain evidence says.
         """
-        del other
-        return None
+        return ()
 
-    def __and__(self, other: Evidence) -> Evidence:
-        if not isinstance(other, Evidence):
-            return NotImplemented
-        return All((*_parts(self), *_parts(other)))
+    def __and__(self, other: object) -> All:
+        return All((*_parts(self), *_parts(_evidence(other))))
+
+    def __rand__(self, other: object) -> All:
+        return All((*_parts(_evidence(other)), *_parts(self)))
 
 
 class Unbound(Evidence):
     """Evidence in the user's words, which becomes tensors only when it is bound.
 
-    A subclass implements `bind`, which returns other evidence, and `take`.
+    A subclass implements `bind`, which returns other evidence, and names in `said` the attribute
+    that holds what is said: a list with one item per image, or anything else for all images.
     """
+
+    said: ClassVar[str]
 
     @abc.abstractmethod
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         """Make the form that holds tensors. See `Evidence.bind`."""
+
+    def take(self, rows: Tensor) -> Self:
+        """See `Evidence.take`."""
+        taken, value = copy.copy(self), getattr(self, self.said)
+        if isinstance(value, list):
+            setattr(taken, self.said, [value[row] for row in rows.tolist()])
+        return taken
 
     def loss(self, outputs: Outputs) -> Tensor:
         """See `Evidence.loss`."""
@@ -137,38 +153,44 @@ class Unbound(Evidence):
 class All(Evidence):
     """Several pieces of evidence that hold together: what `a & b` makes.
 
-    Losses add up; clamps apply from left to right.
+    Losses add up. Clamps apply from left to right, and what is certain holds whatever the order.
     """
 
     def __init__(self, parts: Sequence[Evidence]) -> None:
-        if not parts:
-            raise EvidenceError("All(...) needs at least one piece of evidence.")
-        self.parts = tuple(parts)
+        if not isinstance(parts, Sequence) or not parts:
+            raise EvidenceError("All(...) takes a list with at least one piece of evidence.")
+        self.parts = tuple(_evidence(part) for part in parts)
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> All:
         """Bind every part, and check that they can hold together. See `Evidence.bind`."""
-        parts = [part.bind(specs, batch) for part in self.parts]
-        for first, second in itertools.combinations(parts, 2):
-            why = first.conflict(second) or second.conflict(first)
-            if why:
-                raise EvidenceError(f"Contradiction: {why}")
-        return All(parts)
+        bound = All([part.bind(specs, batch) for part in self.parts])
+        why = contradiction(bound.certain(), specs)
+        if why:
+            raise EvidenceError(f"Contradiction: {why}")
+        return bound
+
+    def certain(self) -> list[Certain]:
+        """What is certain of any part. See `Evidence.certain`."""
+        return [fact for part in self.parts for fact in part.certain()]
 
     def loss(self, outputs: Outputs) -> Tensor:
         """Sum of the parts' losses, (batch,), in nats."""
         return functools.reduce(operator.add, (part.loss(outputs) for part in self.parts))
 
     def clamp(self, outputs: Outputs) -> Outputs:
-        """Clamp by each part in turn."""
-        return functools.reduce(lambda value, part: part.clamp(value), self.parts, outputs)
+        """Hold what is certain, clamp by each part in turn, and hold again what is certain."""
+        if any(isinstance(part, Unbound) for part in self.parts):
+            return self.bind(outputs.specs, outputs.batch).clamp(outputs)
+        certain = self.certain()
+        after = hold(outputs, certain)
+        for part in self.parts:
+            after = part.clamp(after)
+        return hold(after, certain)
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
         """Known by any part."""
-        result: dict[str, Tensor] = {}
-        for part in self.parts:
-            for name, mask in part.known(outputs).items():
-                result[name] = torch.logical_or(result[name], mask) if name in result else mask
-        return result
+        each = [everywhere(outputs, part.known(outputs)) for part in self.parts]
+        return {name: functools.reduce(operator.or_, (k[name] for k in each)) for name in outputs}
 
     @property
     def doubtful(self) -> bool:
@@ -197,3 +219,16 @@ class All(Evidence):
 
 def _parts(evidence: Evidence) -> tuple[Evidence, ...]:
     return evidence.parts if isinstance(evidence, All) else (evidence,)
+
+
+class _NoEvidenceError(EvidenceError, TypeError):
+    """Something else where evidence should be."""
+
+
+def _evidence(value: Any) -> Evidence:
+    if not isinstance(value, Evidence):
+        raise _NoEvidenceError(
+            f"{short(value)} isn't evidence. Join evidence with evidence, such as "
+            "Labels({'dog': 1}) & Coarse('animal')."
+        )
+    return value

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.evidence.certain import LIMIT, Certain, contradiction
+from feedback_adapter.evidence.given import everywhere
 from feedback_adapter.outputs import Output, Outputs
 
 __all__ = ["BoundLabels", "rows_of"]
-
-_LIMIT = 1 - 1e-6
-"""How certain a clamped posterior can be at most. The limit keeps its logits finite."""
 
 
 class BoundLabels(Evidence):
@@ -39,39 +38,23 @@ class BoundLabels(Evidence):
     ) -> None:
         self.target, self.weight = _ordinary(target), _ordinary(weight)
         self._doubts = doubts or {}
-        self.specs: Mapping[str, Output] = {}
         # Only outputs of which something is known are in the loss: a pivot that reaches others
         # alone is a mistake that should be found. If nothing is known at all, all are (with 0).
         some = [name for name, w in self.weight.items() if bool((w > 0).any())]
         self.stated = some or list(self.weight)
 
-    def conflict(self, other: Evidence) -> str | None:
-        """See `Evidence.conflict`."""
-        if not isinstance(other, BoundLabels):
-            return None
-        for name in self.target.keys() & other.target.keys():
-            both = (self.weight[name] > 0) & (other.weight[name] > 0)
-            apart = both & ((self.target[name] - other.target[name]).abs() == 1)
-            for image, column in apart.nonzero().tolist()[:1]:
-                label = self.specs[name].labels[column]
-                return f"{label!r} is said to be both present and absent in image {image}."
-            if self.specs[name].kind == "multiclass":
-                target = torch.where(other.weight[name] > 0, other.target[name], self.target[name])
-                weight = torch.maximum(self.weight[name], other.weight[name])
-                why = _impossible(name, self.specs[name], target, weight)
-                if why:
-                    return why
-        return None
+    def certain(self) -> list[Certain]:
+        """See `Evidence.certain`."""
+        return [
+            Certain(name, torch.where(self.weight[name] == 1, target, torch.nan))
+            for name, target in self.target.items()
+        ]
 
     def check(self, specs: Mapping[str, Output]) -> Self:
-        """Refuse what no probabilities of classes can be, and remember what outputs mean."""
-        self.specs = specs
-        for name, spec in specs.items():
-            if spec.kind != "multiclass" or name not in self.target:
-                continue
-            why = _impossible(name, spec, self.target[name], self.weight[name])
-            if why:
-                raise EvidenceError(f"Contradiction: {why}")
+        """Refuse what no probabilities of classes can be."""
+        why = contradiction(self.certain(), specs)
+        if why:
+            raise EvidenceError(f"Contradiction: {why}")
         return self
 
     def on(self, like: Tensor, name: str) -> tuple[Tensor, Tensor]:
@@ -93,7 +76,7 @@ class BoundLabels(Evidence):
             else:
                 log_p = logits.log_softmax(1)
                 # log(1 - p), safe where p is 1 in floating point
-                log_q = torch.log1p(-log_p.exp().clamp(max=_LIMIT))
+                log_q = torch.log1p(-log_p.exp().clamp(max=LIMIT))
                 items = -(target * log_p + (1 - target) * log_q)
                 certain = target == 1
                 items = torch.where(certain, -log_p, items)
@@ -113,22 +96,23 @@ class BoundLabels(Evidence):
             p = spec.probabilities(logits)
             mixed = torch.lerp(p, target, weight)
             if spec.kind == "multilabel":
-                fixed = mixed.clamp(1 - _LIMIT, _LIMIT).logit()
+                fixed = mixed.clamp(1 - LIMIT, LIMIT).logit()
                 new[name] = torch.where(weight > 0, fixed, logits)
             else:
                 known = weight > 0
                 # of the unknown classes among themselves, however unlikely they are together
                 free = logits.masked_fill(known, torch.finfo(logits.dtype).min).log_softmax(1)
                 rest = 1 - torch.where(known, mixed, 0.0).sum(1, keepdim=True)
-                fixed = mixed.clamp(min=1 - _LIMIT).log()
-                posterior = torch.where(known, fixed, free + rest.clamp(min=1 - _LIMIT).log())
+                fixed = mixed.clamp(min=1 - LIMIT).log()
+                posterior = torch.where(known, fixed, free + rest.clamp(min=1 - LIMIT).log())
                 some = known.any(1, keepdim=True)
                 new[name] = torch.where(some, posterior.log_softmax(1), logits)
         return outputs.replace(**new)
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
         """See `Evidence.known`."""
-        return {name: self.on(outputs[name], name)[1] > 0 for name in self.target}
+        told = {name: self.on(outputs[name], name)[1] > 0 for name in self.target}
+        return everywhere(outputs, told)
 
     def doubts(self) -> dict[str, Tensor]:
         """See `Evidence.doubts`."""
@@ -151,19 +135,3 @@ def rows_of(tensors: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
 def _ordinary(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies of what was made under inference_mode, which autograd refuses."""
     return {name: t.clone() if t.is_inference() else t for name, t in tensors.items()}
-
-
-def _impossible(name: str, spec: Output, target: Tensor, weight: Tensor) -> str | None:
-    """Why no probabilities of classes that exclude each other are like this, if so."""
-    total = (target * (weight > 0)).sum(1)
-    ruled_out = ((target == 0) & (weight == 1)).all(1)
-    for index in ((total > 1 + 1e-6) | ruled_out).nonzero().flatten().tolist():
-        said = {
-            spec.labels[i]: float(target[index, i])
-            for i in weight[index].nonzero().flatten().tolist()[:5]
-        }
-        return (
-            f"in image {index} the classes of {name!r} exclude each other, so their probabilities "
-            f"can't be {said}. At most one can be 1, one must be."
-        )
-    return None

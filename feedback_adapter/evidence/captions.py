@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError, did_you_mean
-from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.errors import EvidenceError
+from feedback_adapter.evidence.base import Evidence, Unbound
+from feedback_adapter.evidence.given import everywhere, output_of, per_image, repeated, short, unit
 from feedback_adapter.networks.decoder import END, START, UNKNOWN, CaptionDecoder
 from feedback_adapter.networks.decoding import beam_search
 from feedback_adapter.outputs import Output, Outputs
@@ -24,7 +26,7 @@ __all__ = ["Captions", "parse_caption", "tokenise", "write_captions"]
 _PAD = -1
 
 
-class Captions(Evidence):
+class Captions(Unbound):
     """The caption of an image is known, and the model is one that writes captions.
 
     Args:
@@ -42,6 +44,8 @@ class Captions(Evidence):
             that writes none.
     """
 
+    said = "captions"
+
     def __init__(
         self,
         captions: str | Sequence[str | Sequence[str] | None],
@@ -49,18 +53,12 @@ class Captions(Evidence):
         confidence: float = 1.0,
         output: str | None = None,
     ) -> None:
-        if not 0 <= confidence <= 1:
-            raise EvidenceError(f"confidence={confidence!r} must be a number from 0 to 1.")
-        self.captions, self.confidence, self.output = captions, confidence, output
+        self.captions = per_image(captions, _is_caption, "The caption", "a string or several")
+        self.confidence, self.output = unit(confidence, "confidence"), output
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         """Look the words up. See `Evidence.bind`."""
-        each = [self.captions] * batch if isinstance(self.captions, str) else list(self.captions)
-        if len(each) != batch:
-            raise EvidenceError(
-                f"Captions are given for {len(each)} images, but the batch has {batch}. "
-                "Give one per image (None where it isn't known), or one for all."
-            )
+        each = repeated(self.captions, batch, "Captions")
         name = _writer(specs, self.output)
         index = {word: place for place, word in enumerate(specs[name].labels)}
         rows: list[list[int]] = []
@@ -69,7 +67,9 @@ class Captions(Evidence):
             for caption in [captions] if isinstance(captions, str) else captions or ():
                 words = tokenise(caption)
                 if not words:
-                    raise EvidenceError(f"The caption of image {image} has no words: {caption!r}.")
+                    raise EvidenceError(
+                        f"The caption of image {image} has no words: {short(caption)}."
+                    )
                 rows.append([START, *(index.get(word, UNKNOWN) for word in words), END])
                 owners.append(image)
         longest = max(map(len, rows), default=2)
@@ -81,25 +81,6 @@ class Captions(Evidence):
             batch,
             self.confidence,
         )
-
-    def loss(self, outputs: Outputs) -> Tensor:
-        """See `Evidence.loss`."""
-        return self.bind(outputs.specs, outputs.batch).loss(outputs)
-
-    def clamp(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.clamp`: nothing changes."""
-        return outputs
-
-    def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.known`: none of the labels."""
-        return _none(outputs)
-
-    def take(self, rows: Tensor) -> Captions:
-        """See `Evidence.take`."""
-        captions = self.captions
-        if not isinstance(captions, str):
-            captions = [captions[i] for i in rows.tolist()]
-        return Captions(captions, confidence=self.confidence, output=self.output)
 
     def __repr__(self) -> str:
         return f"Captions({self.captions!r})"
@@ -129,7 +110,7 @@ class _Tokens(Evidence):
         return outputs
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        return _none(outputs)
+        return everywhere(outputs, {})
 
     def take(self, rows: Tensor) -> _Tokens:
         rows = rows.to(self.owners.device)
@@ -170,24 +151,16 @@ def parse_caption(text: str) -> Captions:
     return Captions(text)
 
 
-def _none(outputs: Outputs) -> dict[str, Tensor]:
-    return {
-        name: torch.zeros_like(value, dtype=torch.bool)
-        for name, value in outputs.items()
-        if outputs.specs[name].kind != "tokens"
-    }
+def _is_caption(value: object) -> bool:
+    """Whether it is a caption, or several of one image."""
+    if isinstance(value, (tuple, list)):
+        return all(isinstance(item, str) for item in cast("Sequence[object]", value))
+    return isinstance(value, str)
 
 
 def _writer(specs: Mapping[str, Output], output: str | None) -> str:
     fits = [name for name, spec in specs.items() if spec.kind == "tokens"]
-    if output is not None and output not in fits:
-        raise EvidenceError(f"No output {output!r} is a caption's. {did_you_mean(output, fits)}")
-    if output is None and len(fits) != 1:
-        raise EvidenceError(
-            f"The model needs one output of kind 'tokens' with a decoder; {fits or 'none'} of "
-            f"{list(specs)} are."
-        )
-    return output or fits[0]
+    return output_of(specs, output, fits, "Captions", "a caption's (kind 'tokens')")
 
 
 def _decoder(specs: Mapping[str, Output], name: str) -> CaptionDecoder:

@@ -6,25 +6,31 @@ head that predicts the coarse classes; the exact marginal over the fine ones nee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError, ModelError, did_you_mean
+from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence, Unbound
+from feedback_adapter.evidence.certain import LIMIT, Certain, contradiction
+from feedback_adapter.evidence.given import everywhere, output_of, per_image, repeated, unit
 from feedback_adapter.evidence.hierarchy import Groups, members_of
+from feedback_adapter.names import find, place
 from feedback_adapter.outputs import Output, Outputs
 
 __all__ = ["Coarse", "parse_coarse"]
 
 Through = Literal["classes", "head", "both"]
-_SMALL = 1e-6
 
 
 class Coarse(Unbound):
     """The coarse class is known: the fine class is one of its labels.
+
+    On a multilabel output, at least one of its labels holds.
 
     Args:
         classes: The coarse class of every image ("dog"), or one per image, `None` where
@@ -32,21 +38,25 @@ class Coarse(Unbound):
         hierarchy: `{coarse class: its fine labels}`. By default the output's own
             (`Output.hierarchy`), else WordNet's, for models with ImageNet's labels.
         through: Which of the model's predictions should agree: `"classes"`, the fine
-            classes (loss = -log of the sum of their probabilities in the set, in nats);
+            classes (loss = -log of the probability that it is one of the set, in nats);
             `"head"`, an output of the model whose labels are the coarse classes (loss =
             its cross-entropy, as in the paper); or `"both"`.
         confidence: How far to trust it, in [0, 1]: multiplies the loss, and the clamp
             moves that share of the way.
         output: Which output has the fine classes; needed only where it isn't clear.
 
+    Names are found without case, with `_` or `-` for spaces, and in the plural.
+
     Raises:
-        EvidenceError: When bound: an unknown class, a wrong number of images, no output
-            that fits.
+        EvidenceError: Not names; when bound: an unknown class, labels that the hierarchy doesn't
+            know, a wrong number of images, no output that fits.
 
     Example:
         >>> Coarse("dog")
         Coarse('dog')
     """
+
+    said = "classes"
 
     def __init__(
         self,
@@ -57,35 +67,29 @@ class Coarse(Unbound):
         confidence: float = 1.0,
         output: str | None = None,
     ) -> None:
-        if not isinstance(classes, str) and not isinstance(classes, Sequence):
-            raise EvidenceError(f"Coarse takes a name or a list of names, not {classes!r}.")
-        if through not in get_args(Through):
+        if through not in list(get_args(Through)):
             raise EvidenceError(f"through={through!r} is not possible: {get_args(Through)} are.")
-        if not isinstance(confidence, (int, float)) or not 0 <= confidence <= 1:
-            raise EvidenceError(f"confidence={confidence!r} must be a number from 0 to 1.")
-        self.classes, self.hierarchy = classes, hierarchy
+        self.classes = per_image(classes, _is_class, "The coarse class", "a name")
+        self.hierarchy, self.output = hierarchy, output
         self.through: Through = through
-        self.confidence, self.output = float(confidence), output
+        self.confidence = unit(confidence, "confidence")
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         """Look the classes up and make masks. See `Evidence.bind`."""
-        each = [self.classes] * batch if isinstance(self.classes, str) else list(self.classes)
-        if len(each) != batch:
-            raise EvidenceError(
-                f"Coarse classes are given for {len(each)} images, but the batch has {batch}. "
-                "Give one per image (None where it isn't known), or one name for all."
-            )
+        each = repeated(self.classes, batch, "Coarse classes")
         named = [(c,) if isinstance(c, str) else tuple(c or ()) for c in each]
         known = list(dict.fromkeys(name for names in named for name in names))
-        heads = _heads(specs, known)
+        heads = [
+            name
+            for name, spec in specs.items()
+            if spec.kind == "multiclass" and known and all(find(c, spec.labels) for c in known)
+        ]
         masks: dict[str, Tensor] = {}
         if self.through != "head":
             fine = self._fine(specs, heads)
             spec = specs[fine]
-            members = {
-                name: members_of(name, spec.labels, self.hierarchy or spec.hierarchy)
-                for name in known
-            }
+            groups = spec.hierarchy if self.hierarchy is None else self.hierarchy
+            members = {name: members_of(name, spec.labels, groups) for name in known}
             masks[fine] = _mask(named, members, len(spec.labels))
         if self.through != "classes":
             if not heads:
@@ -94,80 +98,109 @@ class Coarse(Unbound):
                     f"({', '.join(known[:3])}); this model has {list(specs)}. Use 'classes'."
                 )
             labels = specs[heads[0]].labels
-            members = {name: [labels.index(name)] for name in known}
+            members = {name: [place(name, labels)] for name in known}
             masks[heads[0]] = _mask(named, members, len(labels))
-        return _Sets(masks, torch.full((batch,), self.confidence))
+        sets = _Sets(masks, torch.full((batch,), self.confidence))
+        why = contradiction(sets.certain(), specs)
+        if why:
+            raise EvidenceError(f"Contradiction: {why}")
+        return sets
 
     def _fine(self, specs: Mapping[str, Output], heads: list[str]) -> str:
-        if self.output is not None:
-            if self.output not in specs:
-                raise EvidenceError(
-                    f"There is no output {self.output!r}. {did_you_mean(self.output, specs)}"
-                )
-            if specs[self.output].kind != "multiclass":
-                raise EvidenceError(f"Output {self.output!r} isn't multiclass: Coarse needs one.")
-            return self.output
-        fits = [n for n, s in specs.items() if s.kind == "multiclass" and n not in heads]
-        fits = [n for n in fits if specs[n].hierarchy is not None] or fits
-        if len(fits) != 1:
-            raise ModelError(
-                f"Coarse needs one multiclass output with the fine classes; {fits or 'none'} of "
-                f"{list(specs)} could be. Say which with Coarse(..., output=NAME)."
-            )
-        return fits[0]
-
-    def take(self, rows: Tensor) -> Coarse:
-        """See `Evidence.take`."""
-        classes = self.classes
-        if not isinstance(classes, str):
-            classes = [classes[i] for i in rows.tolist()]
-        return Coarse(
-            classes, hierarchy=self.hierarchy, through=self.through,
-            confidence=self.confidence, output=self.output,
-        )  # fmt: skip
+        labelled = [n for n, s in specs.items() if s.kind in ("multiclass", "multilabel")]
+        fits = labelled
+        if self.output is None:
+            fits = [n for n in fits if n not in heads] or fits
+            own = self.hierarchy if isinstance(self.hierarchy, Mapping) else {}
+            members = [m for g in own.values() if isinstance(g, (list, tuple)) for m in g]
+            fits = [n for n in fits if all(find(m, specs[n].labels) for m in members)] or fits
+            fits = [n for n in fits if specs[n].hierarchy is not None] or fits
+            fits = [n for n in fits if specs[n].kind == "multiclass"] or fits
+        return output_of(specs, self.output, fits, "Coarse", "one of fine classes")
 
     def __repr__(self) -> str:
         return f"Coarse({self.classes!r})"
 
 
 class _Sets(Evidence):
-    """The class of an output lies in a set: `{output: (batch, labels) bool}`."""
+    """A label of an output lies in a set: `{output: (batch, labels) bool}`; empty: not known."""
 
     def __init__(self, masks: dict[str, Tensor], confidence: Tensor) -> None:
         self.masks, self.confidence = masks, confidence
 
+    def certain(self) -> list[Certain]:
+        """See `Evidence.certain`."""
+        sure = (self.confidence == 1).unsqueeze(1)
+        return [
+            Certain(name, torch.full(mask.shape, torch.nan), mask & sure)
+            for name, mask in self.masks.items()
+        ]
+
     def loss(self, outputs: Outputs) -> Tensor:
         total: list[Tensor] = []
-        for name, mask in self.masks.items():
-            logits = outputs[name]
-            inside = logits.masked_fill(~mask.to(logits.device), -torch.inf).logsumexp(1)
-            total.append(logits.logsumexp(1) - inside)
+        for mask, log_p_any in self._inside(outputs).values():
+            total.append(torch.where(mask.any(1), -log_p_any, 0.0))
         return torch.stack(total).sum(0) * self.confidence.to(total[0])
 
     def clamp(self, outputs: Outputs) -> Outputs:
         new: dict[str, Tensor] = {}
-        for name, mask in self.masks.items():
+        for name, (mask, log_p_any) in self._inside(outputs).items():
             logits = outputs[name]
-            log_p = logits.log_softmax(1)
-            inside = log_p.masked_fill(~mask.to(logits.device), -torch.inf).log_softmax(1)
             share = self.confidence.to(logits).unsqueeze(1)
-            mixed = share * inside.exp() + (1 - share) * log_p.exp()
-            new[name] = mixed.clamp(min=_SMALL / logits.shape[1]).log()
-            told = ~mask.all(1, keepdim=True).to(logits.device)
-            new[name] = torch.where(told, new[name], logits)
+            told = mask.any(1, keepdim=True) & (share > 0)
+            if outputs.specs[name].kind == "multilabel":
+                gain = torch.logaddexp((1 - share).log(), share.log() - log_p_any[:, None])
+                log_p = (F.logsigmoid(logits) + gain).clamp(max=math.log(LIMIT))
+                moved = torch.where(mask, log_p - (-log_p.expm1()).log(), logits)
+            else:
+                log_p = logits.log_softmax(1)
+                inside = log_p.masked_fill(~mask, -torch.inf).log_softmax(1)
+                mixed = share * inside.exp() + (1 - share) * log_p.exp()
+                moved = mixed.clamp(min=(1 - LIMIT) / logits.shape[1]).log()
+            new[name] = torch.where(told, moved, logits)
         return outputs.replace(**new)
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """What lies outside the set is known not to hold; if one label is left, that too."""
+        """Known are a set's only label, and the classes outside of a set."""
         known: dict[str, Tensor] = {}
         for name, mask in self.masks.items():
-            mask = mask.to(outputs[name].device)
-            known[name] = ~mask | (mask.sum(1, keepdim=True) == 1)
-        return known
+            known[name] = mask & (mask.sum(1, keepdim=True) == 1)
+            if outputs.specs[name].kind == "multiclass":
+                known[name] = known[name] | (mask.any(1, keepdim=True) & ~mask)
+        return everywhere(outputs, known)
 
     def take(self, rows: Tensor) -> _Sets:
         masks = {name: mask[rows.to(mask.device)] for name, mask in self.masks.items()}
         return _Sets(masks, self.confidence[rows.to(self.confidence.device)])
+
+    def _inside(self, outputs: Outputs) -> dict[str, tuple[Tensor, Tensor]]:
+        """Each mask, and the log-probability (batch,) that one of its labels holds."""
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, mask in self.masks.items():
+            logits, mask = outputs[name], mask.to(outputs[name].device)
+            some = mask | ~mask.any(1, keepdim=True)  # no empty set: its gradient would be NaN
+            if outputs.specs[name].kind == "multilabel":
+                found[name] = mask, log_any(logits, some)
+            else:
+                inside = logits.masked_fill(~some, -torch.inf).logsumexp(1)
+                found[name] = mask, inside - logits.logsumexp(1)
+        return found
+
+
+def log_any(logits: Tensor, mask: Tensor) -> Tensor:
+    """log P(at least one of some independent labels holds), (batch,), exact and safe.
+
+    P = sum_i p_i prod_(j < i) (1 - p_j): the first that holds is label i. No term is negative,
+    so nothing cancels.
+
+    Args:
+        logits: (batch, labels).
+        mask: Of the same shape, bool: which labels; at least one of each image.
+    """
+    silent = torch.where(mask, F.logsigmoid(-logits), 0.0)
+    before = silent.cumsum(1) - silent
+    first = (F.logsigmoid(logits) + before).masked_fill(~mask, -torch.inf)
+    return first.logsumexp(1)
 
 
 def parse_coarse(text: str) -> Coarse:
@@ -175,13 +208,11 @@ def parse_coarse(text: str) -> Coarse:
     return Coarse([tuple(name.strip() for name in text.split("|"))])
 
 
-def _heads(specs: Mapping[str, Output], names: Sequence[str]) -> list[str]:
-    """Outputs whose labels are coarse classes, all of those named among them."""
-    return [
-        name
-        for name, spec in specs.items()
-        if spec.kind == "multiclass" and names and all(label in spec.labels for label in names)
-    ]
+def _is_class(value: object) -> bool:
+    """Whether it is a coarse class's name, or several."""
+    if isinstance(value, str):
+        return True
+    return isinstance(value, (tuple, list)) and all(isinstance(name, str) for name in value)
 
 
 def _mask(
@@ -189,8 +220,6 @@ def _mask(
 ) -> Tensor:
     mask = torch.zeros(len(named), labels, dtype=torch.bool)
     for row, names in enumerate(named):
-        if not names:  # nothing is known: every class is possible
-            mask[row] = True
         for name in names:
             mask[row, members[name]] = True
     return mask

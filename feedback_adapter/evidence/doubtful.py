@@ -11,6 +11,7 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Opinion
 from feedback_adapter.evidence.bound import BoundLabels, rows_of
+from feedback_adapter.evidence.certain import Certain
 from feedback_adapter.evidence.mistakes import Wrong, believed, estimate, estimate_each
 from feedback_adapter.outputs import Output, Outputs
 
@@ -31,9 +32,15 @@ class DoubtfulLabels(BoundLabels):
     ) -> None:
         super().__init__(target, weight)
         self.wrong = wrong
+        self.fallible = set(target)
+
+    def certain(self) -> list[Certain]:
+        """See `Evidence.certain`: nothing that may be wrong."""
+        return [fact for fact in super().certain() if fact.output not in self.fallible]
 
     def check(self, specs: Mapping[str, Output]) -> Self:
         """See `BoundLabels.check`."""
+        self.fallible = {name for name, spec in specs.items() if spec.kind == "multilabel"}
         for name, spec in specs.items():
             told = name in self.weight and bool((self.weight[name] > 0).any())
             if self.wrong is not None and told and spec.kind != "multilabel":

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 
 from feedback_adapter.errors import EvidenceError, did_you_mean
+from feedback_adapter.evidence.given import short
+from feedback_adapter.names import find, place, singular
 
 __all__ = ["Groups", "WordNet", "imagenet_labels", "members_of"]
 
@@ -38,11 +40,20 @@ class WordNet:
 
     @functools.cached_property
     def by_name(self) -> dict[str, str]:
-        """Every lower-case name, and every id, to the id it means."""
+        """Every id, and every name in the singular, to the id it means: its most frequent sense."""
         found = {synset: synset for synset in self.names}
         for synset, names in self.names.items():
             for name in names:
-                found[name.lower()] = self.senses.get(name.lower(), (synset,))[0]
+                found[singular(name)] = self.senses.get(name.lower(), (synset,))[0]
+        return found
+
+    @functools.cached_property
+    def classes_named(self) -> dict[str, list[str]]:
+        """Every name, in the singular, to the ids of the classes that have it."""
+        found: dict[str, list[str]] = {synset: [synset] for synset in self.classes}
+        for synset in self.classes:
+            for name in dict.fromkeys(map(singular, self.names[synset])):
+                found.setdefault(name, []).append(synset)
         return found
 
     @functools.cached_property
@@ -62,24 +73,24 @@ class WordNet:
         """The class that each label means; `None` for labels that aren't of ImageNet.
 
         Labels are ids ("n02099601"), names ("golden retriever") or several of them with
-        commas. A name that two classes share means the one at the label's own position
-        among 1,000, else the more frequent.
+        commas. 1,000 labels that nearly all have the names of the classes at their places are
+        ImageNet's in its usual order, and each is the class at its place; else a label means the
+        only class of that name.
         """
-        own = dict(zip(imagenet_labels(), self.classes, strict=True))
-        ids: list[str | None] = []
-        for index, label in enumerate(labels):
-            first = label.partition(",")[0].strip()
-            here = self.classes[index] if len(labels) == len(self.classes) else None
-            if here is not None and first.lower() in (n.lower() for n in self.names[here]):
-                ids.append(here)
-                continue
-            synset = own.get(label) or self.by_name.get(first.lower())
-            ids.append(synset if synset in self._leaves else None)
-        return ids
+        named = [self._candidates(label) for label in labels]
+        own = zip(self.classes, named, strict=False)
+        if len(labels) == len(self.classes) and sum(c in found for c, found in own) > 900:
+            return list(self.classes)
+        return [found[0] if len(found) == 1 else None for found in named]
 
-    @functools.cached_property
-    def _leaves(self) -> frozenset[str]:
-        return frozenset(self.classes)
+    def _candidates(self, label: str) -> list[str]:
+        exact = _own_names().get(label)
+        return [exact] if exact else self.classes_named.get(singular(label.split(",")[0]), [])
+
+
+@functools.cache
+def _own_names() -> dict[str, str]:
+    return dict(zip(imagenet_labels(), wordnet().classes, strict=True))
 
 
 @functools.cache
@@ -115,7 +126,7 @@ def members_of(name: str, labels: Sequence[str], groups: Groups | None) -> list[
 
     Args:
         name: The coarse class: a key of `groups`; without them, WordNet's name ("dog") or
-            id ("n02084071").
+            id ("n02084071"), or one of the labels.
         labels: The fine labels.
         groups: `{coarse class: its labels}`; `None` for WordNet, by the labels' names.
 
@@ -126,26 +137,32 @@ def members_of(name: str, labels: Sequence[str], groups: Groups | None) -> list[
         EvidenceError: Unknown class, labels that aren't ImageNet's, or no label of it.
     """
     if groups is not None:
-        if name not in groups:
-            raise EvidenceError(f"There is no coarse class {name!r}. {did_you_mean(name, groups)}")
-        return _places(groups[name], labels, name)
-    net = wordnet()
-    ids = _ids(tuple(labels))
-    synset = net.by_name.get(name.lower(), net.by_name.get(name))
-    if all(label is None for label in ids):
+        return _grouped(name, labels, groups)
+    net, ids = wordnet(), _ids(tuple(labels))
+    strangers = [label for label, synset in zip(labels, ids, strict=True) if synset is None]
+    if strangers:
         raise EvidenceError(
-            f"What {name!r} includes isn't known: the labels ({', '.join(labels[:3])}, ...) aren't "
-            "ImageNet's. Say it with Coarse(..., hierarchy={coarse class: [labels]})."
+            f"What {name!r} includes isn't known: {len(strangers)} of {len(labels)} labels aren't "
+            f"ImageNet's, or not clear: {', '.join(map(repr, strangers[:5]))}. "
+            "Say it with Coarse(..., hierarchy={coarse class: [labels]})."
         )
-    if synset is None:
+    same, synset = find(name, labels), net.by_name.get(name, net.by_name.get(singular(name), ""))
+    if not synset and not same:
         raise EvidenceError(
             f"WordNet has no {name!r} above ImageNet's classes. {did_you_mean(name, net.by_name)}"
         )
-    inside = net.below[synset]
-    found = [index for index, label in enumerate(ids) if label in inside]
-    if not found:
+    found = [index for index, label in enumerate(ids) if label in net.below.get(synset, ())]
+    if not found and not same:
         raise EvidenceError(f"None of the model's {len(labels)} labels is a kind of {name!r}.")
-    return found
+    if set(same) <= set(found):
+        return found
+    if len(same) == 1 and (not found or name == labels[same[0]]):
+        return same
+    could_be = [f"{labels[i]!r} ({ids[i]})" for i in same]
+    could_be += [f"{net.names[synset][0]!r} ({synset})"] if found and found != same[:1] else []
+    raise EvidenceError(
+        f"{name!r} isn't clear: it could be {' or '.join(could_be)}. Say which, by name or by id."
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -153,13 +170,15 @@ def _ids(labels: tuple[str, ...]) -> list[str | None]:
     return wordnet().ids_of(labels)
 
 
-def _places(members: Iterable[str], labels: Sequence[str], name: str) -> list[int]:
-    index = {label: i for i, label in enumerate(labels)}
-    members = list(members)
-    unknown = [member for member in members if member not in index]
-    if unknown or not members:
+def _grouped(name: str, labels: Sequence[str], groups: Groups) -> list[int]:
+    if not isinstance(groups, Mapping) or not all(isinstance(key, str) for key in groups):
+        raise EvidenceError(f"hierarchy is {short(groups)}: it must be {{coarse class: [labels]}}.")
+    keys = list(groups)
+    members = groups[keys[place(name, keys, "There is no coarse class")]]
+    if isinstance(members, str) or not isinstance(members, Iterable) or not list(members):
         raise EvidenceError(
-            f"The hierarchy says that {name!r} includes {(unknown or members)[:3]}: "
-            f"{did_you_mean(unknown[0], labels) if unknown else 'name at least one label.'}"
+            f"The hierarchy says that {name!r} includes {short(members)}: name at least one label "
+            "in a list."
         )
-    return sorted(index[member] for member in members)
+    missing = f"The hierarchy says that {name!r} includes what is no label:"
+    return sorted({place(member, labels, missing) for member in members})

@@ -5,18 +5,21 @@ Source: Wang, Wang, Gandhi, Ordonez, "Feedback-prop", CVPR 2018, sections 3.1 an
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError, did_you_mean
+from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence, Unbound
 from feedback_adapter.evidence.bound import BoundLabels
 from feedback_adapter.evidence.doubtful import DoubtfulLabels
+from feedback_adapter.evidence.given import output_of, per_image, plain, repeated, short, unit
 from feedback_adapter.evidence.mistakes import CERTAIN, Wrong
+from feedback_adapter.names import find, place
 from feedback_adapter.outputs import Output
 
 __all__ = ["Labels", "parse_labels"]
@@ -29,7 +32,9 @@ class Labels(Unbound):
         values: `{label: value}` for every image of the batch, or one such mapping per
             image (`None` or `{}`: nothing is known of that image). A value is 1 or `True`
             (present), 0 or `False` (absent), or a soft target in [0, 1]; or a sequence
-            of such values, one per image, with `None` where it is not known.
+            of such values, one per image, with `None` where it is not known. In arrays,
+            tensors and columns of tables NaN means that, too. Labels are found without case,
+            with `_` or `-` for spaces, and in the plural.
         confidence: How far to trust an item, in [0, 1]: its loss is multiplied by it, and
             the clamp moves that share of the way. One number for all, or
             `{label: number}` (labels that aren't named have confidence 1).
@@ -54,6 +59,8 @@ class Labels(Unbound):
         Labels({'dog': 1.0, 'snow': 0.0})
     """
 
+    said = "values"
+
     def __init__(
         self,
         values: Mapping[str, Any] | Sequence[Mapping[str, Any] | None],
@@ -62,32 +69,29 @@ class Labels(Unbound):
         wrong: float | Wrong | None = 0.0,
         output: str | None = None,
     ) -> None:
-        self.values: dict[str, Any] | list[dict[str, Any]]
         if isinstance(values, Mapping):
-            self.values = {str(name): _plain(value) for name, value in values.items()}
-        elif isinstance(values, Sequence) and not isinstance(values, str):
-            self.values = [{str(n): _plain(v) for n, v in (row or {}).items()} for row in values]
+            self.values: Any = _checked(values, "The", lists=True)
         else:
-            raise EvidenceError(
-                f"Labels takes {{label: value}} or a list of them, not {type(values).__name__}. "
-                "To know that a dog is there: Labels({'dog': 1})."
-            )
-        for row in self.values if isinstance(self.values, list) else [self.values]:
-            for name, value in row.items():
-                for item in value if isinstance(value, list) else [value]:
-                    _in_unit(item, f"The value of {name!r}", optional=True)
-        self.confidence = confidence
-        items = confidence.items() if isinstance(confidence, Mapping) else [("all", confidence)]
-        for name, item in items:
-            _in_unit(item, f"The confidence of {name!r}")
+            if isinstance(values, str) or not isinstance(values, Sequence):
+                raise EvidenceError(
+                    "Labels takes {label: value} or a list of them, not "
+                    f"{type(values).__name__}. To know that a dog is there: Labels({{'dog': 1}})."
+                )
+            rows = per_image(values, _is_row, "What is known", "{label: value}")
+            self.values = [_checked(row or {}, f"In image {i} the") for i, row in enumerate(rows)]
+        self.confidence: float | dict[str, float] = (
+            {str(n): unit(v, f"The confidence of {n!r}") for n, v in confidence.items()}
+            if isinstance(confidence, Mapping)
+            else unit(confidence, "The confidence of 'all'")
+        )
         self.wrong = Wrong.of(wrong)
         self.output = output
 
     @classmethod
     def from_tensors(
         cls,
-        targets: Tensor,
-        known: Tensor,
+        targets: Tensor | Sequence[Sequence[float]],
+        known: Tensor | Sequence[Any] | None = None,
         output: str | None = None,
         *,
         wrong: float | Wrong | None = 0.0,
@@ -95,8 +99,9 @@ class Labels(Unbound):
         """Labels of every variable of an output at once.
 
         Args:
-            targets: (batch, labels), values in [0, 1]; what is not known is ignored.
-            known: (batch, labels) or (labels,) bool.
+            targets: (batch, labels), values in [0, 1], as a tensor, an array or lists; what is
+                not known is ignored.
+            known: (batch, labels) or (labels,) bool; by default what isn't NaN.
             output: Which output; needed only where there are several.
             wrong: As for `Labels`. Where labels come from a file or a crowd, pass `None`.
         """
@@ -104,65 +109,49 @@ class Labels(Unbound):
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         """Look the names up and make tensors. See `Evidence.bind`."""
-        rows = self.values
-        if isinstance(rows, list):
-            if len(rows) != batch:
-                raise EvidenceError(
-                    f"Labels are given for {len(rows)} images, but the batch has {batch}. "
-                    "Give one mapping per image ({} where nothing is known), or one for all."
-                )
-        else:
-            rows = [_row(rows, index, batch) for index in range(batch)]
         specs = {name: spec for name, spec in specs.items() if spec.kind != "tokens"}
+        if self.output is not None:
+            name = output_of(specs, self.output, list(specs), "Labels", "one of labels")
+            specs = {name: specs[name]}
         target = {name: torch.zeros(batch, len(spec.labels)) for name, spec in specs.items()}
         weight = {name: torch.zeros(batch, len(spec.labels)) for name, spec in specs.items()}
-        places = {label: self._find(label, specs) for row in rows for label in row}
-        for index, row in enumerate(rows):
+        trust = self.confidence if isinstance(self.confidence, dict) else {}
+        rest = 1.0 if isinstance(self.confidence, dict) else self.confidence
+        shares = {_place(label, specs): share for label, share in trust.items()}
+        rows = repeated(self.values, batch, "Labels")
+        places = {label: _place(label, specs) for row in rows for label in row}
+        for image, row in enumerate(rows):
+            said: dict[tuple[str, int], float] = {}
             for label, value in row.items():
+                if isinstance(value, list):
+                    if len(value) != batch:
+                        raise EvidenceError(
+                            f"{label!r} has {len(value)} values, but the batch has {batch} images. "
+                            "Give one per image (None where it isn't known), or one for all."
+                        )
+                    value = value[image]
                 if value is None:
                     continue
-                name, column = places[label]
-                target[name][index, column] = value
-                weight[name][index, column] = self._confidence(label)
-        if isinstance(self.confidence, Mapping):
-            for label in self.confidence:
-                self._find(label, specs)
+                name, column = place = places[label]
+                if said.setdefault(place, value) != value:
+                    raise EvidenceError(
+                        f"Contradiction: {specs[name].labels[column]!r} is said to be both "
+                        f"{said[place]} and {value} in image {image}."
+                    )
+                target[name][image, column] = value
+                weight[name][image, column] = shares.get(place, rest)
         return _bound(target, weight, self.wrong).check(specs)
 
-    def _find(self, label: str, specs: Mapping[str, Output]) -> tuple[str, int]:
-        if self.output is not None and self.output not in specs:
-            raise EvidenceError(
-                f"There is no output {self.output!r}. {did_you_mean(self.output, specs)}"
-            )
-        names = [self.output] if self.output is not None else list(specs)
-        found = [name for name in names if label in specs[name].labels]
-        if not found:
-            labels = [known for name in names for known in specs[name].labels]
-            raise EvidenceError(f"The model has no label {label!r}. {did_you_mean(label, labels)}")
-        if len(found) > 1:
-            raise EvidenceError(
-                f"{label!r} is a label of several outputs: {found}. Say which: "
-                f"Labels({{{label!r}: ...}}, output={found[0]!r})."
-            )
-        return found[0], specs[found[0]].labels.index(label)
-
-    def _confidence(self, label: str) -> float:
-        if isinstance(self.confidence, Mapping):
-            return float(self.confidence.get(label, 1.0))
-        return float(self.confidence)
-
-    def take(self, rows: Tensor) -> Labels:
+    def take(self, rows: Tensor) -> Self:
         """See `Evidence.take`. Only evidence given per image changes."""
-        chosen = rows.tolist()
-
-        def pick(value: Any) -> Any:
-            return [value[i] for i in chosen] if isinstance(value, list) else value
-
         if isinstance(self.values, list):
-            values: Any = pick(self.values)
-        else:
-            values = {name: pick(value) for name, value in self.values.items()}
-        return Labels(values, confidence=self.confidence, wrong=self.wrong, output=self.output)
+            return super().take(rows)
+        taken = copy.copy(self)
+        taken.values = {
+            name: [value[i] for i in rows.tolist()] if isinstance(value, list) else value
+            for name, value in self.values.items()
+        }
+        return taken
 
     def __repr__(self) -> str:
         rest = "" if self.confidence == 1.0 else f", confidence={self.confidence}"
@@ -173,25 +162,31 @@ class Labels(Unbound):
 class _TensorLabels(Unbound):
     """Labels of every variable of one output, as tensors that aren't checked by name."""
 
-    def __init__(
-        self, targets: Tensor, known: Tensor, output: str | None, wrong: Wrong | None
-    ) -> None:
-        known = known.expand_as(targets).bool()
-        targets = torch.where(known, targets.to(torch.get_default_dtype()), 0.0)
-        if not bool(((targets >= 0) & (targets <= 1)).all()):  # NaN fails both
-            bad = (~((targets >= 0) & (targets <= 1))).nonzero()[0].tolist()
+    def __init__(self, targets: Any, known: Any, output: str | None, wrong: Wrong | None) -> None:
+        targets = _tensor(targets, "targets").to(torch.get_default_dtype())
+        mask = ~targets.isnan() if known is None else _tensor(known, "known")
+        if targets.ndim != 2 or mask.dtype != torch.bool or mask.ndim not in (1, 2):
             raise EvidenceError(
-                f"The value of label {bad[1]} of image {bad[0]} is "
-                f"{float(targets[bad[0], bad[1]])}: it must be in [0, 1]."
+                f"targets must be (batch, labels), and known (batch, labels) or (labels,) of True "
+                f"and False; given: {tuple(targets.shape)}, {tuple(mask.shape)} of {mask.dtype}."
             )
-        self.targets, self.mask, self.output, self.wrong = targets, known, output, wrong
+        try:
+            mask = mask.expand_as(targets)
+        except RuntimeError:
+            raise EvidenceError(
+                f"known is {tuple(mask.shape)}: it doesn't fit targets {tuple(targets.shape)}."
+            ) from None
+        targets = torch.where(mask, targets, 0.0)
+        for image, label in (~((targets >= 0) & (targets <= 1))).nonzero().tolist()[:1]:
+            raise EvidenceError(  # NaN fails both
+                f"The value of label {label} of image {image} is {float(targets[image, label])}: "
+                "it must be in [0, 1]."
+            )
+        self.targets, self.mask, self.output, self.wrong = targets, mask, output, wrong
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
-        name = self.output if self.output is not None else next(iter(specs))
-        if name not in specs or (self.output is None and len(specs) > 1):
-            raise EvidenceError(
-                f"Say which output the labels belong to: output= one of {list(specs)}."
-            )
+        fits = [name for name, spec in specs.items() if spec.kind != "tokens"]
+        name = output_of(specs, self.output, fits, "Labels.from_tensors", "one of labels")
         expected = (batch, len(specs[name].labels))
         if tuple(self.targets.shape) != expected:
             raise EvidenceError(
@@ -201,8 +196,10 @@ class _TensorLabels(Unbound):
         weight = self.mask.to(self.targets.dtype)
         return _bound({name: self.targets}, {name: weight}, self.wrong).check(specs)
 
-    def take(self, rows: Tensor) -> Evidence:
-        return _TensorLabels(self.targets[rows], self.mask[rows], self.output, self.wrong)
+    def take(self, rows: Tensor) -> Self:
+        taken = copy.copy(self)
+        taken.targets, taken.mask = self.targets[rows], self.mask[rows]
+        return taken
 
 
 def _bound(
@@ -232,34 +229,43 @@ def parse_labels(text: str) -> Labels:
     return Labels(values)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor) or hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast("list[Any]", value)]
-    return float(value) if isinstance(value, (bool, int)) else value
+def _is_row(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
-def _row(values: dict[str, Any], index: int, batch: int) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, list):
-            items = cast("list[Any]", value)
-            if len(items) != batch:
-                raise EvidenceError(
-                    f"{name!r} has {len(items)} values, but the batch has {batch} images. "
-                    "Give one value per image (None where it is not known), or one for all."
-                )
-            row[name] = items[index]
+def _checked(row: Mapping[Any, Any], the: str, *, lists: bool = False) -> dict[str, Any]:
+    """`{label: value}` of numbers or `None`, and of lists of them where these are possible."""
+
+    def number(value: Any, name: Any) -> float | None:
+        return None if value is None else unit(value, f"{the} value of {name!r}")
+
+    checked: dict[str, Any] = {}
+    for name, given in row.items():
+        value = plain(given)
+        if lists and isinstance(value, Sequence) and not isinstance(value, str):
+            checked[str(name)] = [number(item, name) for item in cast("Sequence[Any]", value)]
+        elif value is None and given is not None:  # a NaN by itself, from an array
+            unit(math.nan, f"{the} value of {name!r}")
         else:
-            row[name] = value
-    return row
+            checked[str(name)] = number(value, name)
+    return checked
 
 
-def _in_unit(value: Any, what: str, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= 1:
+def _place(label: str, specs: Mapping[str, Output]) -> tuple[str, int]:
+    """The output and the column of a label."""
+    columns = [(name, i) for name, spec in specs.items() for i in range(len(spec.labels))]
+    labels = tuple(label for spec in specs.values() for label in spec.labels)
+    found = list(dict.fromkeys(columns[i][0] for i in find(label, labels)))
+    if len(found) > 1:
         raise EvidenceError(
-            f"{what} is {value!r}: it must be a number from 0 (absent) to 1 (present)."
+            f"{label!r} is a label of several outputs: {found}. Say which: "
+            f"Labels({{{label!r}: ...}}, output={found[0]!r})."
         )
+    return columns[place(label, labels)]
+
+
+def _tensor(value: Any, what: str) -> Tensor:
+    try:
+        return value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise EvidenceError(f"{what} is {short(value)}: it makes no tensor: {error}") from error

@@ -10,14 +10,25 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError, OptionsError, did_you_mean
+from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence, Unbound
+from feedback_adapter.evidence.given import (
+    everywhere,
+    is_text,
+    output_of,
+    per_image,
+    repeated,
+    short,
+    unit,
+)
 from feedback_adapter.evidence.lemmas import lemma
+from feedback_adapter.options import above, check, within
 from feedback_adapter.outputs import Output, Outputs
 
 __all__ = ["Reliability", "Text", "mentions", "parse_text"]
@@ -39,17 +50,22 @@ class Reliability:
             one number or as `{label: number}`. It should be smaller than `hit`.
 
     Labels that a mapping doesn't name have the default values.
+
+    Raises:
+        OptionsError: A number out of range, or `hit` not above `false`.
     """
 
     hit: float | Mapping[str, float] = 0.4
     false: float | Mapping[str, float] = 0.02
 
     def __post_init__(self) -> None:
+        between = within(0, 1, ends="()")
         for name in ("hit", "false"):
             value = getattr(self, name)
             for item in value.values() if isinstance(value, Mapping) else [value]:
-                if not 0 < item < 1:
-                    raise OptionsError(f"{name}={item!r} is out of range: it must be in (0, 1).")
+                check(SimpleNamespace(**{name: item}), {name: between})
+        if not isinstance(self.hit, Mapping) and not isinstance(self.false, Mapping):
+            check(self, {"hit": above(self.false)})
 
     @classmethod
     def fit(
@@ -95,22 +111,24 @@ class Text(Unbound):
 
     Words are compared with the labels after lower-casing and lemmatising ("dogs" mentions
     "dog"), labels of several words as a phrase. What a negation reaches ("no dogs",
-    "without a hat") is left out.
+    "without a hat") is left out. A text that mentions no label changes nothing.
 
     Args:
-        text: The text of every image of the batch, or one per image, `None` where there is
-            none.
+        text: The text of every image of the batch, or one per image, `None` (in arrays and
+            columns of tables NaN, too) where there is none.
         reliability: How far to trust it; `Reliability.fit` learns it from examples.
         absent: Weight, in [0, 1], of what follows from a label that isn't mentioned; 0
             ignores it.
         confidence: Weight of the whole, in [0, 1].
-        output: Which multilabel output the words are labels of; needed only where there
-            are several.
+        output: Which output the words are labels of; by default the only multilabel output, else
+            the only multiclass one.
 
     Raises:
-        EvidenceError: A weight out of range; when bound: a wrong number of images, or no
-            multilabel output.
+        EvidenceError: No text, or a weight out of range; when bound: a wrong number of images, or
+            no output that fits.
     """
+
+    said = "text"
 
     def __init__(
         self,
@@ -121,45 +139,26 @@ class Text(Unbound):
         confidence: float = 1.0,
         output: str | None = None,
     ) -> None:
-        for name, value in (("absent", absent), ("confidence", confidence)):
-            if not 0 <= value <= 1:
-                raise EvidenceError(f"{name}={value!r} must be a number from 0 to 1.")
-        self.text, self.reliability = text, reliability or Reliability()
-        self.absent, self.confidence, self.output = absent, confidence, output
+        if reliability is not None and not isinstance(reliability, Reliability):
+            raise EvidenceError(
+                f"reliability is {short(reliability)}: pass a Reliability(hit=0.4, false=0.02)."
+            )
+        self.text = per_image(text, is_text, "The text", "a string")
+        self.reliability, self.output = reliability or Reliability(), output
+        self.absent, self.confidence = unit(absent, "absent"), unit(confidence, "confidence")
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         """Find the labels in the texts. See `Evidence.bind`."""
-        texts = [self.text] * batch if isinstance(self.text, str) else list(self.text)
-        if len(texts) != batch:
-            raise EvidenceError(
-                f"There are {len(texts)} texts, but the batch has {batch} images. "
-                "Give one per image (None where there is none), or one for all."
-            )
-        fits = [name for name, spec in specs.items() if spec.kind == "multilabel"]
-        if self.output is not None and self.output not in fits:
-            raise EvidenceError(
-                f"There is no multilabel output {self.output!r}. {did_you_mean(self.output, fits)}"
-            )
-        if self.output is None and len(fits) != 1:
-            raise EvidenceError(
-                f"Text needs one multilabel output; {fits or 'none'} of {list(specs)} are. "
-                "Say which with Text(..., output=NAME)."
-            )
-        name = self.output or fits[0]
+        texts = repeated(self.text, batch, "Texts")
+        fits = [name for name, spec in specs.items() if spec.kind in ("multilabel", "multiclass")]
+        if self.output is None:
+            fits = [name for name in fits if specs[name].kind == "multilabel"] or fits
+        name = output_of(specs, self.output, fits, "Text", "multilabel or multiclass")
         labels = specs[name].labels
         said = mentions([text or "" for text in texts], labels)
         weight = torch.where(said, 1.0, self.absent) * self.confidence
-        weight = weight * torch.tensor([text is not None for text in texts]).unsqueeze(1)
         hit, false = self.reliability.of(labels)
-        return _Mentions(name, said, weight, hit, false)
-
-    def take(self, rows: Tensor) -> Text:
-        """See `Evidence.take`."""
-        text = self.text if isinstance(self.text, str) else [self.text[i] for i in rows.tolist()]
-        return Text(
-            text, reliability=self.reliability, absent=self.absent,
-            confidence=self.confidence, output=self.output,
-        )  # fmt: skip
+        return _Mentions(name, said, weight * said.any(1, keepdim=True), hit, false)
 
     def __repr__(self) -> str:
         return f"Text({self.text!r})"
@@ -185,8 +184,12 @@ class _Mentions(Evidence):
     def loss(self, outputs: Outputs) -> Tensor:
         logits = outputs[self.output]
         if_true, if_false = self._ratios(logits)
+        weight = self.weight.to(logits)
+        if outputs.specs[self.output].kind == "multiclass":  # one label holds, the others don't
+            class_is = logits.log_softmax(1) + (if_true - if_false) * weight
+            return -class_is.logsumexp(1) - (if_false * weight).sum(1)
         both = torch.logaddexp(F.logsigmoid(logits) + if_true, F.logsigmoid(-logits) + if_false)
-        return -(both * self.weight.to(logits)).sum(1)
+        return -(both * weight).sum(1)
 
     def clamp(self, outputs: Outputs) -> Outputs:
         logits = outputs[self.output]
@@ -195,13 +198,7 @@ class _Mentions(Evidence):
         return outputs.replace(**{self.output: moved})
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        known: dict[str, Tensor] = {}
-        for name, logits in outputs.items():
-            if outputs.specs[name].kind == "tokens":
-                continue
-            mask = torch.zeros_like(logits, dtype=torch.bool)
-            known[name] = self.said.to(logits.device) if name == self.output else mask
-        return known
+        return everywhere(outputs, {self.output: self.said})
 
     def take(self, rows: Tensor) -> _Mentions:
         rows = rows.to(self.said.device)

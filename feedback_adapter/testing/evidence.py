@@ -22,8 +22,8 @@ def check_evidence(evidence: Evidence, outputs: Outputs) -> None:
     Raises:
         ConformanceError: A promise that it breaks: the loss is (batch,), finite, right in its
             gradient and each image's own; the clamp keeps names and shapes, is finite, each
-            image's own and changes nothing in place; `known` has every output; `take` picks;
-            `evidence & evidence` has twice the loss.
+            image's own, holds what is `certain` and changes nothing in place; `known` has every
+            output; `take` picks; `evidence & evidence` has twice the loss.
     """
     who = type(evidence).__name__
     batch = outputs.batch
@@ -46,6 +46,11 @@ def check_evidence(evidence: Evidence, outputs: Outputs) -> None:
         require(bool(new.isfinite().all()), f"{who}.clamp isn't finite for output {name!r}")
         same = torch.equal(value, originals[name])
         require(same, f"{who} changes the outputs it is given, in place")
+    for fact in bound.certain():
+        p = clamped.specs[fact.output].probabilities(clamped[fact.output])
+        sure = torch.eq(fact.value, 0) | torch.eq(fact.value, 1)
+        kept = bool(((p - fact.value).abs()[sure] < 1e-5).all())
+        require(kept, f"{who}.clamp doesn't hold what is certain of {fact.output!r}")
     for rows in _choices(batch):
         part = Outputs({name: value[rows] for name, value in outputs.items()}, outputs.specs)
         for form, taken in (("", evidence.take(rows)), (" once bound", bound.take(rows))):

@@ -61,19 +61,62 @@ def tiny_images(batch: int = 4, size: int = 16, seed: int = 0) -> Tensor:
     return colour + torch.randn(batch, 3, size, size, generator=generator)
 
 
-def tiny_adapter(kind: Kind = "multilabel", *, double: bool = False) -> Adapter:
-    """A `TinyNet` with `LABELS` as an adapter, in float64 if `double`."""
-    net = TinyNet().eval()
-    return Adapter(
-        net.double() if double else net,
-        {SINGLE: Output(LABELS, kind)},
-    )
+SCENES = ("indoor", "outdoor", "night")
+"""The labels of the tiny models' second output."""
+
+
+class _TwoHeads(nn.Module):
+    """A `TinyNet` with a second output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = TinyNet(len(LABELS) + len(SCENES))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        first, second = self.net(images).split([len(LABELS), len(SCENES)], 1)
+        return {SINGLE: first, "scene": second}
+
+
+def tiny_adapter(
+    kind: Kind = "multilabel", *, double: bool = False, second: Kind | None = None
+) -> Adapter:
+    """A `TinyNet` with `LABELS` as an adapter.
+
+    Args:
+        kind: Of its output.
+        double: Whether it works in float64.
+        second: Kind of a second output, `"scene"`; `None` for none.
+    """
+    net = TinyNet() if second is None else _TwoHeads()
+    specs = {SINGLE: Output(LABELS, kind, None if second is None else SINGLE)}
+    if second is not None:
+        specs["scene"] = Output(SCENES, second, "scene")
+    return Adapter((net.double() if double else net).eval(), specs)
 
 
 def tiny_outputs(
-    batch: int = 4, *, kind: Kind = "multilabel", labels: Sequence[str] = LABELS, seed: int = 0
+    batch: int = 4,
+    *,
+    kind: Kind = "multilabel",
+    labels: Sequence[str] = LABELS,
+    second: Kind | None = None,
+    seed: int = 0,
 ) -> Outputs:
-    """Random logits of a model with one output, float64, for checks of evidence."""
+    """Random logits in float64, for checks of evidence.
+
+    Args:
+        batch: Number of images.
+        kind: Of the output.
+        labels: Its labels.
+        second: Kind of a second output, `"scene"`; `None` for none.
+        seed: Of the numbers.
+    """
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(batch, len(labels), generator=generator, dtype=torch.float64)
-    return Outputs({SINGLE: logits}, {SINGLE: Output(tuple(labels), kind)})
+    specs = {SINGLE: Output(tuple(labels), kind)}
+    if second is not None:
+        specs["scene"] = Output(SCENES, second)
+    logits = {
+        name: torch.randn(batch, len(spec.labels), generator=generator, dtype=torch.float64)
+        for name, spec in specs.items()
+    }
+    return Outputs(logits, specs)

@@ -95,6 +95,9 @@ def test_refining_raises_the_share_of_the_set():
         (fa.Coarse("animal", hierarchy={"animal": ["wolf"]}), "wolf"),
         (fa.Coarse("animal", through="head"), "needs an output whose labels"),
         (fa.Coarse("animal", output="fin"), "Did you mean 'fine'"),
+        (fa.Coarse("animal", hierarchy={"animal": "wolf"}), "in a list"),
+        (fa.Coarse("animal", hierarchy=["animal"]), "hierarchy is"),
+        (fa.Coarse(["Animals", "fish"]), "no coarse class 'fish'"),
     ],
 )
 def test_mistakes_say_what_to_do(told, message):
@@ -133,6 +136,35 @@ class TestImageNet:
     def test_a_class_itself_and_labels_in_another_order(self):
         assert members_of("golden retriever", imagenet_labels(), None) == [207]
         assert members_of("dog", ["tabby", "pug, pug-dog", "n02099601"], None) == [1, 2]
+
+    def test_names_with_underscores_hyphens_and_plurals(self):
+        plain = imagenet_labels()
+        for labels in (
+            [label.replace(" ", "_") for label in plain],
+            [label.upper().replace(" ", "-") for label in plain],
+            [f"{label}s" for label in plain],
+        ):
+            for name in ("dog", "Dogs", "DOG", "domestic_dogs"):
+                assert members_of(name, labels, None) == list(range(151, 269))
+
+    def test_a_label_that_is_not_understood_is_named(self):
+        with pytest.raises(fa.FeedbackAdapterError, match="1 of 3 labels.*'giraffe'"):
+            members_of("dog", ["pug", "beagle", "giraffe"], None)
+        with pytest.raises(fa.FeedbackAdapterError, match="1 of 2 labels.*not clear.*'crane'"):
+            members_of("dog", ["pug", "crane"], None)
+
+    def test_cranes_are_told_apart(self):
+        labels = imagenet_labels()
+        assert members_of("crane (wading bird)", labels, None) == [134]
+        assert members_of("crane (lifting device)", labels, None) == [517]
+        assert members_of("n03126707", labels, None) == [517]
+        with pytest.raises(fa.FeedbackAdapterError, match=r"isn't clear.*wading.*lifting"):
+            members_of("crane", labels, None)
+        birds = members_of("bird", labels, None)
+        assert 134 in birds
+        assert 517 not in birds
+        assert members_of("cardigan", labels, None) == [474]
+        assert members_of("Cardigan", labels, None) == [264]
 
     def test_names_of_torchvision(self):
         from torchvision.models import ResNet18_Weights

@@ -80,6 +80,26 @@ def test_no_text_says_nothing():
     torch.testing.assert_close(alone, told.loss(value)[1:])
 
 
+def test_a_text_that_mentions_no_label_changes_nothing():
+    told = fa.Text(["hello world", "no dogs", "a dog"])
+    value = outputs(torch.randn(3, 4))
+    assert told.loss(value)[:2].tolist() == [0, 0]
+    assert torch.equal(told.clamp(value)["output"][:2], value["output"][:2])
+    assert float(told.loss(value)[2]) > 0
+
+
+def test_classes_that_exclude_each_other():
+    """The probability of the text is summed over which class it is, and Bayes' rule follows."""
+    p = torch.tensor([[0.2, 0.5, 0.2, 0.1]]).double()
+    value = Outputs({"output": p.log()}, {"output": fa.Output(LABELS, "multiclass")})
+    told = fa.Text("a dog and a woman", reliability=ALWAYS)
+    text = [0.5 * 0.1 * 0.9**2, 0.1**2 * 0.5 * 0.9, 0.5 * 0.1 * 0.9**2, 0.1**2 * 0.5 * 0.9]
+    joint = p[0] * torch.tensor(text).double()
+    assert float(told.loss(value)) == pytest.approx(-math.log(joint.sum()), abs=1e-6)
+    after = told.clamp(value).probabilities()["output"][0]
+    torch.testing.assert_close(after, joint / joint.sum(), atol=1e-6, rtol=0)
+
+
 def test_reliability_counts_mentions():
     texts = ["dog"] * 30 + ["woman"] * 70
     truth = torch.zeros(100, 4, dtype=torch.bool)
@@ -97,9 +117,13 @@ def test_reliability_counts_mentions():
     [
         (lambda: fa.Text("dog", absent=2), "absent=2"),
         (lambda: fa.Reliability(hit=1.0), "hit=1.0"),
-        (lambda: fa.Text(["dog"]).bind({"output": SPEC}, 2), "1 texts"),
-        (lambda: fa.Text("dog", output="x").bind({"output": SPEC}, 1), "no multilabel output 'x'"),
-        (lambda: fa.Text("dog").bind({"o": fa.Output(("a",), "multiclass")}, 1), "one multilabel"),
+        (lambda: fa.Reliability(hit=0.01, false=0.5), "hit=0.01 is out of range.*above 0.5"),
+        (lambda: fa.Text("dog", reliability=0.5), r"pass a Reliability\("),
+        (lambda: fa.Text([0, 0]), "text of image 0 is 0: it must be a string, or None"),
+        (lambda: fa.Text({"a": 1}), "a list with one per image"),
+        (lambda: fa.Text(["dog"]).bind({"output": SPEC}, 2), "Texts are given for 1 images"),
+        (lambda: fa.Text("dog", output="x").bind({"output": SPEC}, 1), "There is no output 'x'"),
+        (lambda: fa.Text("dog").bind({"o": SPEC, "p": SPEC}, 1), "which output Text is about"),
     ],
 )
 def test_mistakes_say_what_to_do(make, message):

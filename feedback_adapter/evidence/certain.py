@@ -1,0 +1,94 @@
+"""Certain facts: whether they can hold together, and how a posterior keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from feedback_adapter.outputs import Output, Outputs
+
+__all__ = ["LIMIT", "Certain", "contradiction", "hold"]
+
+LIMIT = 1 - 1e-6
+"""How certain a clamped posterior can be at most. The limit keeps its logits finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Certain:
+    """What evidence says of an output without a doubt, with confidence 1.
+
+    Args:
+        output: Name of the output.
+        value: (batch, labels), how likely each label is said to be, in [0, 1]: 1 present, 0
+            absent, NaN where nothing is said.
+        one_of: (batch, labels) bool: one of these labels holds, at least; no label where nothing
+            is said.
+    """
+
+    output: str
+    value: Tensor
+    one_of: Tensor | None = None
+
+
+def contradiction(facts: Sequence[Certain], specs: Mapping[str, Output]) -> str | None:
+    """Say why certain facts can't hold together; `None` if they can."""
+    for name, spec in specs.items():
+        own = [fact for fact in facts if fact.output == name]
+        if not own:
+            continue
+        values = torch.stack([fact.value.cpu() for fact in own])
+        sets = [fact.one_of.cpu() for fact in own if fact.one_of is not None]
+        present, absent = torch.eq(values, 1).any(0), torch.eq(values, 0).any(0)
+        least = values.nan_to_num(torch.inf).amin(0)
+        total = torch.where(least.isinf(), 0.0, least).sum(1, keepdim=True)
+        exclusive = spec.kind == "multiclass"
+        if exclusive:
+            for one_of in sets:
+                absent = absent | (one_of.any(1, keepdim=True) & ~one_of)
+            sets = [*sets, torch.ones_like(absent)]
+        for image, label, *_ in (present & absent).nonzero().tolist()[:1]:
+            said = f"{spec.labels[label]!r} is said to be both present and absent"
+            return f"{said} in image {image}."
+        if exclusive:
+            for image, *_ in (total > 1 + 1e-6).nonzero().tolist()[:1]:
+                some = values.nan_to_num(0).amax(0)[image]
+                told = (some > 0).nonzero()[:5, 0].tolist()
+                said = {spec.labels[i]: round(float(some[i]), 6) for i in told}
+                return (
+                    f"in image {image} the classes of {name!r} exclude each other, so their "
+                    f"probabilities can't be {said}. At most one can be 1, one must be."
+                )
+        for one_of in sets:
+            impossible = one_of.any(1) & (absent | ~one_of).all(1)
+            for image, *_ in impossible.nonzero().tolist()[:1]:
+                labels = [spec.labels[i] for i in one_of[image].nonzero()[:5, 0].tolist()]
+                return f"in image {image} each of {labels} is ruled out, but one must be right."
+    return None
+
+
+def hold(outputs: Outputs, facts: Sequence[Certain]) -> Outputs:
+    """The posterior with certain facts held, whatever less certain evidence made of it."""
+    new = dict(outputs)
+    for fact in facts:
+        logits = new[fact.output]
+        value = fact.value.to(logits)
+        out, present = torch.eq(value, 0), torch.eq(value, 1)
+        if outputs.specs[fact.output].kind == "multilabel":
+            edge = torch.tensor(LIMIT, dtype=torch.float64).logit().item()
+            held = torch.where(present, logits.clamp(min=edge), logits)
+            new[fact.output] = torch.where(out, held.clamp(max=-edge), held)
+            continue
+        out = out | (present.any(1, keepdim=True) & ~present)
+        if fact.one_of is not None:
+            one_of = fact.one_of.to(logits.device)
+            out = out | (one_of.any(1, keepdim=True) & ~one_of)
+        log_p = logits.log_softmax(1)
+        lowest = torch.finfo(logits.dtype).min
+        inside = log_p.masked_fill(out, lowest).log_softmax(1)
+        floor = torch.tensor((1 - LIMIT) / logits.shape[1]).log().item()
+        held = torch.where(out, log_p.clamp(max=floor), inside)
+        new[fact.output] = torch.where(out.any(1, keepdim=True), held, logits)
+    return outputs.replace(**new)

@@ -1,0 +1,154 @@
+"""What users give, checked: one function for each kind of argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from feedback_adapter.errors import EvidenceError, did_you_mean
+from feedback_adapter.outputs import Output, Outputs
+
+__all__ = ["everywhere", "is_text", "output_of", "per_image", "plain", "repeated", "short", "unit"]
+
+
+def short(value: Any) -> str:
+    """What a value looks like in a message, at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"
+
+
+def plain(value: Any) -> Any:
+    """Make lists of arrays, tensors and columns of tables, where NaN means `None`.
+
+    Raises:
+        EvidenceError: It holds no numbers, such as a tensor on the device `meta`.
+    """
+    if not hasattr(value, "tolist"):
+        return value
+    try:
+        return _without_nan(value.tolist())
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise EvidenceError(f"A {type(value).__name__} can't be read: {error}") from error
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(item) for item in cast("list[Any]", value)]
+    missing = isinstance(value, float) and math.isnan(value)
+    return None if missing or type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a string."""
+    return isinstance(value, str)
+
+
+def unit(value: Any, what: str) -> float:
+    """A number from 0 to 1.
+
+    Raises:
+        EvidenceError: It is something else; `what` says what it was to be.
+    """
+    value = plain(value)
+    number = cast("float", value) if isinstance(value, numbers.Real) else math.nan
+    if 0 <= number <= 1:
+        return float(number)
+    if " " not in what:
+        raise EvidenceError(f"{what}={short(value)} must be a number from 0 to 1.")
+    said = float(number) if abs(number) < 1e9 else short(value)
+    means = " (absent) to 1 (present)" if "value" in what else " to 1"
+    raise EvidenceError(f"{what} is {said}: it must be a number from 0{means}.")
+
+
+def per_image(value: Any, fits: Callable[[Any], bool], what: str, possible: str) -> Any:
+    """One thing for all images, or a list with one for each image or `None`.
+
+    Args:
+        value: What was given.
+        fits: Whether a thing can be what is known of an image.
+        what: What it is, as the beginning of a sentence: "The text".
+        possible: What it may be, as the end of one: "a string".
+
+    Returns:
+        The thing, or a list of them; arrays and columns are lists then, with `None` for NaN.
+
+    Raises:
+        EvidenceError: Something doesn't fit; the message says which image's.
+    """
+    value = plain(value)
+    if fits(value):
+        return value
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise EvidenceError(
+            f"{what} is {short(value)}: it must be {possible}, or a list with one per image."
+        )
+    items: list[Any] = list(cast("Sequence[Any]", value))
+    for image, item in enumerate(items):
+        if item is not None and not fits(item):
+            raise EvidenceError(
+                f"{what} of image {image} is {short(item)}: it must be {possible}, or None."
+            )
+    return items
+
+
+def repeated(value: Any, batch: int, what: str) -> list[Any]:
+    """One for each image of a batch, from one for all or a list.
+
+    Raises:
+        EvidenceError: A list of another length.
+    """
+    if not isinstance(value, list):
+        return [value] * batch
+    items = cast("list[Any]", value)
+    if len(items) != batch:
+        raise EvidenceError(
+            f"{what} are given for {len(items)} images, but the batch has {batch}. Give one per "
+            "image (None where nothing is known), or one for all."
+        )
+    return items
+
+
+def output_of(
+    specs: Mapping[str, Output], output: Any, fits: Sequence[str], who: str, needs: str
+) -> str:
+    """Which output evidence is about: the one that is named, or the only one that fits.
+
+    Args:
+        specs: The model's outputs.
+        output: Its name, or `None`.
+        fits: Names of those that are possible.
+        who: What needs one: "Text".
+        needs: What it must be, as the end of a sentence: "a caption's".
+
+    Raises:
+        EvidenceError: There is no such output, or it isn't clear which.
+    """
+    if output is not None and output not in list(specs):
+        raise EvidenceError(f"There is no output {output!r}. {did_you_mean(output, specs)}")
+    if output is not None and output not in fits:
+        raise EvidenceError(f"No output {output!r} is {needs}. {did_you_mean(output, fits)}")
+    if output is None and not fits:
+        raise EvidenceError(f"{who} needs an output that is {needs}: none of {list(specs)} is.")
+    if output is None and len(fits) > 1:
+        raise EvidenceError(f"Say which output {who} is about, with output= one of {list(fits)}.")
+    return fits[0] if output is None else str(output)
+
+
+def everywhere(outputs: Outputs, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The answer of `Evidence.known`: masks of some outputs, and nothing known of the others.
+
+    Args:
+        outputs: The model's outputs.
+        known: Masks by output, on any device.
+    """
+    return {
+        name: known[name].to(value.device)
+        if name in known
+        else torch.zeros_like(value, dtype=torch.bool)
+        for name, value in outputs.items()
+    }

@@ -12,6 +12,7 @@ RECIPES = {
     "caption-words": "words.caption_words",
     "coco80": "words.coco80",
     "label-prior": "words.label_prior",
+    "ctran": "words.ctran",
     "caption-decoder": "captions.caption_decoder",
     "tinyimagenet-tree": "tree.tinyimagenet_tree",
     "imagenet-hierarchy": "imagenet_hierarchy",

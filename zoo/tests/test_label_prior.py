@@ -11,6 +11,7 @@ from PIL import Image
 import feedback_adapter as fa
 from feedback_adapter.prior import LabelPrior
 from words import label_prior
+from words.held_out import held_out
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,15 @@ def test_the_recipe_writes_what_load_reads(tmp_path):
     label_prior.main(folder, data, tmp_path / "logits.npz")
     again = fa.load(folder).priors["output"]
     assert torch.equal(again.covariance, found.covariance)
+
+
+def test_held_out_predictions_have_not_seen_the_image():
+    """Labels that are pure chance are predicted no better than by their frequency."""
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.randn(300, 40, generator=generator)
+    explained = seen[:, :1] > 0
+    chance = torch.rand(300, 1, generator=generator) < 0.5
+    truth = torch.cat([explained, chance], 1)
+    right = ((held_out(seen, truth) > 0) == truth).float().mean(0)
+    assert right[0] > 0.85
+    assert right[1] < 0.6

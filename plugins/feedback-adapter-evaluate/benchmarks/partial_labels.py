@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,9 @@ ABLATION: dict[str, dict[str, Any]] = {
 """Parts of the posterior: what each method changes in its options."""
 
 
+Stored = Callable[[PartialLabels, np.ndarray], Method]
+
+
 def main(
     checkpoints: Annotated[list[str] | None, typer.Argument()] = None,
     data: Annotated[Path, typer.Option(help="Folder with flickr8k and coco6k.")] = Path("data"),
@@ -53,6 +57,9 @@ def main(
     only: Annotated[str, typer.Option(help="Methods, with semicolons; by default all.")] = "",
     ablation: Annotated[bool, typer.Option(help="The parts of the posterior.")] = True,
     limit: Annotated[int | None, typer.Option(help="The first so many photos.")] = None,
+    stored: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: logits by recipes such as ctran.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="JSON file.")] = RESULTS / "partial-labels.json",
 ) -> None:
     """Measure and write rows; print the table."""
@@ -62,7 +69,8 @@ def main(
     for name in checkpoints or BEST:
         started = time.time()
         request = Request.of(name, data / FOLDERS[name], split=split, limit=limit)
-        measured = measure(request, protocol, ablation, only.split(";") if only else None)
+        others = [kept(*named.split("=", 1)) for named in stored or ()]
+        measured = measure(request, protocol, ablation, only.split(";") if only else None, others)
         new = {(row.checkpoint, row.method) for row in measured}
         rows = read_rows(out) if out.is_file() else []
         rows = [row for row in rows if (row.checkpoint, row.method) not in new]
@@ -72,8 +80,9 @@ def main(
 
 
 def measure(
-    request: Request, protocol: PartialLabels, ablation: bool, only: list[str] | None
-) -> list[Row]:
+    request: Request, protocol: PartialLabels, ablation: bool, only: list[str] | None,
+    stored: Sequence[Stored] = (),
+) -> list[Row]:  # fmt: skip
     """Rows of every method, or only of some."""
     adapter, started = request.adapter, time.time()
 
@@ -85,7 +94,7 @@ def measure(
 
     labelled = request.labelled()
     baselines = {name: found for name, found in BASELINES.items() if wanted(name)}
-    others: list[Method] = []
+    others = [made(protocol, labelled.targets) for made in stored]
     if baselines:
         train = dataclasses.replace(request, split="train", limit=None).labelled()
         known, logits = (
@@ -93,7 +102,7 @@ def measure(
             for images in (train, labelled)
         )
         training = Training(known, train.targets.astype(np.float32))
-        others = [fitted(name, *own, training, logits) for name, own in baselines.items()]
+        others += [fitted(name, *own, training, logits) for name, own in baselines.items()]
     methods = {name: own for name, own in strategies(request, ablation).items() if wanted(name)}
     rows = protocol.run(
         adapter, request.photos(labelled), labelled.targets, methods, others=others,
@@ -116,6 +125,27 @@ def fitted(name: str, uses: str, fit: Fit, training: Training, logits: np.ndarra
         return own(logits, said.astype(np.float32))
 
     return Method(name, predict, uses, baseline=True)
+
+
+def kept(name: str, file: str) -> Stored:
+    """A method whose logits of every draw are in a file, by the draw's name."""
+    logits = np.load(file)
+
+    def made(protocol: PartialLabels, truth: np.ndarray) -> Method:
+        draws = {
+            (draw.known.tobytes(), protocol.said(truth, draw).tobytes()): draw
+            for draw in protocol.draws_of(truth.shape[1])
+        }
+
+        def predict(said: np.ndarray, mask: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+            draw = draws[mask.tobytes(), said.tobytes()]
+            found = logits[f"{draw}, split {draw.split}"].astype(np.float32)
+            assert found.shape == (len(said), len(unknown)), "the file is of other images"
+            return 1 / (1 + np.exp(-found))
+
+        return Method(name, predict, "trained", baseline=True)
+
+    return made
 
 
 def strategies(request: Request, ablation: bool) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
+import camvid_task
 import scenes
 import typer
 from camvid_nets import METHODS
@@ -25,38 +26,32 @@ ONCE = ("loop, resnet18d from scratch", "loop, to stride 16", "feedforward, to s
 
 
 @functools.cache
-def _frames(folder: Path, split: str, device: str, limit: int | None) -> scenes.Frames:
-    return scenes.read(folder, split, device, limit)
+def _frames(folder: Path, split: str, device: str, limit: int | None) -> camvid_task.Frames:
+    return camvid_task.read(folder, split, device, limit)
 
 
 def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
-    """Train and score; `ensemble` also gives the rows of its first network, `feedforward`."""
+    """Train a method with one seed, and score it on validation and test frames."""
     options = job.settings
-    split = [
+    train, val, test = (
         _frames(options["data"], part, options["device"], options["limit"])
         for part in ("train", "val", "test")
-    ]
-    several = job.method == "ensemble"
-    count = ENSEMBLE if several else 1
-    method = METHODS["feedforward" if several else job.method]
+    )
+    count = ENSEMBLE if job.method == "ensemble" else 1
+    method = METHODS["feedforward" if job.method == "ensemble" else job.method]
     nets = []
     for i in range(count):
         seed, seconds = job.seed + 100 * i, time_left(deadline, count - i)
         if seconds is not None:
             seconds = min(seconds, options["each"])
         nets.append(
-            scenes.train(method, split[0], seed, options["steps"], seconds, options["weights"])[0]
+            camvid_task.train(
+                method, train, seed, options["steps"], options["weights"], seconds=seconds
+            )
         )
-    scored = {"feedforward" if several else job.method: nets[:1]}
-    if several:
-        scored["ensemble"] = nets
-    measured: list[Measured] = []
-    for name, members in scored.items():
-        measured += scenes.score(name, members, split[2], job.seed)
-        for one in scenes.score(name, members, split[1], job.seed):
-            measured.append(_on_validation(one))
-    kept = () if job.method in ("unet", "untied") else (next(iter(scored)),)
-    return measured, dict.fromkeys(kept, nets[0])
+    measured = scenes.score(job.method, nets, test, job.seed)
+    measured += [_on_validation(one) for one in scenes.score(job.method, nets, val, job.seed)]
+    return measured, {job.method: nets[0]} if count == 1 else {}
 
 
 def _on_validation(one: Measured) -> Measured:
@@ -88,9 +83,9 @@ def main(
         "weights": weights,
         "limit": limit,
     }
-    names = ("loop", "ensemble", "untied", "unet")
+    names = ("loop", "feedforward", "untied", "unet", "ensemble")
     jobs = [Job("camvid", name, seed, options) for seed in range(seeds) for name in names]
-    jobs[4:4] = [Job("camvid", name, 0, options) for name in ONCE]
+    jobs[5:5] = [Job("camvid", name, 0, options) for name in ONCE]
     run(jobs, work, out, workers=workers, seconds=seconds)
 
 

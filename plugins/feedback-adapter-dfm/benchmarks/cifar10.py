@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
+import cifar10_task
 import photos
 import typer
 from command import HERE, Data, Device, Out, Seconds, Seeds, Workers
@@ -21,34 +22,27 @@ ENSEMBLE = 4
 
 
 @functools.cache
-def _photos(folder: Path, split: str, device: str, limit: int | None) -> photos.Photos:
-    return photos.read(folder, split, device, limit)
+def _photos(folder: Path, split: str, device: str, limit: int | None) -> cifar10_task.Photos:
+    return cifar10_task.read(folder, split, device, limit)
 
 
 def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
-    """Train and score; `ensemble` also gives the rows of its first network, `feedforward`."""
+    """Train a method with one seed and score it."""
     options = job.settings
-    split = [
+    train, test = (
         _photos(options["data"], part, options["device"], options["limit"])
         for part in ("train", "test")
-    ]
-    several = job.method == "ensemble"
-    count = ENSEMBLE if several else 1
-    method = photos.METHODS["feedforward" if several else job.method]
+    )
+    count = ENSEMBLE if job.method == "ensemble" else 1
+    method = cifar10_task.METHODS["feedforward" if job.method == "ensemble" else job.method]
     nets = []
     for i in range(count):
         seed, seconds = job.seed + 100 * i, time_left(deadline, count - i)
         if seconds is not None:
             seconds = min(seconds, options["each"])
-        nets.append(photos.train(method, split[0], seed, options["epochs"], seconds)[0])
-    scored = {"feedforward" if several else job.method: nets[:1]}
-    if several:
-        scored["ensemble"] = nets
-    measured: list[Measured] = []
-    for name, members in scored.items():
-        measured += photos.score(name, members, split[1], job.seed)
-    kept = () if job.method == "untied" else (next(iter(scored)),)
-    return measured, dict.fromkeys(kept, nets[0])
+        nets.append(cifar10_task.train(method, train, seed, options["epochs"], seconds=seconds))
+    measured = photos.score(job.method, nets, test, job.seed)
+    return measured, {job.method: nets[0]} if count == 1 else {}
 
 
 def main(
@@ -73,7 +67,7 @@ def main(
         "each": each,
         "limit": limit,
     }
-    names = ("loop", "ensemble", "untied")
+    names = ("loop", "feedforward", "untied", "ensemble")
     jobs = [Job("cifar10", name, seed, options) for seed in range(seeds) for name in names]
     run(jobs, work, out, workers=workers, seconds=seconds)
 

@@ -8,11 +8,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import typer
-from command import HERE, Device, Out, Seconds, Seeds, Steps, Test, Workers
+from command import HERE, Device, Only, Out, Seconds, Seeds, Steps, Test, Workers
 from pool import Job, run
 from small import work
 
-METHODS = ("loop", "ensemble", "untied", "loop, all gradients", "unet", "unet loop", "published")
+METHODS = (
+    "loop",
+    "feedforward",
+    "untied",
+    "ensemble",
+    "unet",
+    "unet loop",
+    "loop, all gradients",
+    "published",
+)
 
 
 def main(
@@ -23,13 +32,14 @@ def main(
     workers: Workers = 1,
     seconds: Seconds = None,
     test: Test = 400,
+    only: Only = None,
 ) -> None:
     """Train and score every method on pairs of triangles of 48 pixels a side."""
     task = {"pairs": True, "sigma": 1.0, "steps": steps, "test": test}
     jobs = [
         Job("clicks", method, seed, {"task": task, "sigmas": (0.5, 1), "device": device})
         for seed in range(seeds)
-        for method in METHODS
+        for method in only or METHODS
     ]
     run(jobs, work, out, workers=workers, seconds=seconds)
 

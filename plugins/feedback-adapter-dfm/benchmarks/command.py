@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Data", "Device", "Out", "Seconds", "Seeds", "Steps", "Test", "Workers"]
+__all__ = ["Data", "Device", "Only", "Out", "Seconds", "Seeds", "Steps", "Test", "Workers"]
 
 HERE = Path(__file__).parents[1]
 
@@ -19,3 +19,4 @@ Seeds = Annotated[int, typer.Option(min=1, help="Networks of each method.")]
 Steps = Annotated[int, typer.Option(min=1, help="Training steps of each network.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 Test = Annotated[int, typer.Option(min=2, help="Test images.")]
+Only = Annotated[list[str] | None, typer.Option(help="A method; all, where none is named.")]

@@ -8,11 +8,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import typer
-from command import HERE, Device, Out, Seconds, Seeds, Steps, Test, Workers
+from command import HERE, Device, Only, Out, Seconds, Seeds, Steps, Test, Workers
 from pool import Job, run
 from small import work
 
-METHODS = ("loop", "ensemble", "untied", "unet", "unet loop")
+METHODS = (
+    "loop",
+    "feedforward",
+    "untied",
+    "ensemble",
+    "unet",
+    "unet loop",
+)
 
 
 def main(
@@ -23,6 +30,7 @@ def main(
     workers: Workers = 1,
     seconds: Seconds = None,
     test: Test = 400,
+    only: Only = None,
 ) -> None:
     """Train with few images and noise up to 2, and score at noise 1 to 4."""
     jobs = [
@@ -38,7 +46,7 @@ def main(
             },
         )
         for seed in range(seeds)
-        for method in METHODS
+        for method in only or METHODS
         for examples in (2, 4, 8, 16, 32)
     ]
     run(jobs, work, out, workers=workers, seconds=seconds)

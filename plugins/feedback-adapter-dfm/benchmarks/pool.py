@@ -1,8 +1,9 @@
-"""Running the jobs of a table side by side, and keeping what is done if time runs out."""
+"""Running the jobs of a table side by side; what is done is kept, and a later run goes on."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import time
@@ -42,6 +43,13 @@ class Job:
     seed: int
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def file(self) -> str:
+        """The name under which its numbers are kept; settings that change them are part of it."""
+        marks = json.dumps(self.settings, default=str, sort_keys=True)
+        digest = hashlib.sha256(marks.encode()).hexdigest()[:8]
+        return f"{_slug(f'{self.table} {self.method} {self.seed}')}-{digest}.json"
+
 
 Work = Callable[[Job, float | None], tuple[list[Measured], dict[str, DFM]]]
 """Does a job before a moment on the clock (`time.time`); returns numbers and networks to keep."""
@@ -59,11 +67,13 @@ def run(
 ) -> list[Measured]:
     """Do the jobs in their order; a job that fails is reported and the others go on.
 
+    Jobs whose numbers are there from an earlier run aren't done again.
+
     Args:
         jobs: The most important first.
         work: A function of a module.
-        out: The folder for `TABLE.json`, written anew after every job, and for the networks, in
-            `weights/`.
+        out: The folder for `TABLE.json`, for each job's numbers, in
+            `parts/`, and for the networks, in `weights/`.
         workers: Processes.
         seconds: No job begins later than this, and trainings end before it.
         notes: What else the table says.
@@ -71,22 +81,29 @@ def run(
     """
     console = console or Console()
     deadline = None if seconds is None else time.time() + seconds
-    measured: list[Measured] = []
-    if not jobs:
-        return measured
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    todo = [job for job in jobs if not (parts / job.file).is_file()]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        running = {pool.submit(_guarded, work, job, deadline, out / "weights"): job for job in jobs}
+        running = {pool.submit(_guarded, work, job, deadline, out / "weights"): job for job in todo}
         for number, done in enumerate(as_completed(running), 1):
             job = running[done]
             try:
                 found, text = done.result()
             except Exception as error:  # a worker that died takes no other job with it
                 found, text = [], f"failed: {error!r}"
-            measured += found
-            console.print(f"{number}/{len(jobs)} {job.table} {job.method} {job.seed}: {text}")
-            write(out / f"{job.table}.json", measured, notes)
-            lines = [json.dumps(dataclasses.asdict(one)) for one in measured]
-            (out / f"{job.table}.jsonl").write_text("\n".join(lines) + "\n")
+            console.print(f"{number}/{len(todo)} {job.table} {job.method} {job.seed}: {text}")
+            if found:
+                lines = [dataclasses.asdict(one) for one in found]
+                (parts / job.file).write_text(json.dumps(lines, indent=1) + "\n")
+    measured = [
+        Measured(**one)
+        for job in jobs
+        if (parts / job.file).is_file()
+        for one in json.loads((parts / job.file).read_text())
+    ]
+    if measured:
+        write(out / f"{jobs[0].table}.json", measured, notes)
     return measured
 
 
@@ -107,7 +124,7 @@ def _guarded(
         measured, networks = work(job, deadline)
         weights.mkdir(parents=True, exist_ok=True)
         for name, net in networks.items():
-            file = re.sub(r"[^a-z0-9.]+", "-", f"{job.table} {name} {job.seed}".lower())
+            file = _slug(f"{job.table} {name} {job.seed}")
             state = {k: v.contiguous().cpu() for k, v in net.state_dict().items()}
             save_file(state, weights / f"{file}.safetensors")
     except Exception:
@@ -115,3 +132,7 @@ def _guarded(
     text = f"{time.monotonic() - begun:.0f} s"
     first = ", ".join(f"{one.condition}: {one.value:.1f}" for one in measured[:3])
     return measured, f"{text}; {first}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower())

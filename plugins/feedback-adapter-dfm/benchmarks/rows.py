@@ -33,11 +33,12 @@ class Measured:
 
 def summary(measured: Iterable[Measured]) -> list[dict[str, Any]]:
     """One row per method, condition and metric, with mean and standard deviation over seeds."""
-    groups: dict[tuple[str, str, str], list[Measured]] = {}
+    groups: dict[tuple[str, str, str], dict[int, Measured]] = {}
     for one in measured:
-        groups.setdefault((one.condition, one.metric, one.method), []).append(one)
+        groups.setdefault((one.condition, one.metric, one.method), {})[one.seed] = one
     rows = []
-    for (condition, metric, method), ones in groups.items():
+    for (condition, metric, method), by_seed in groups.items():
+        ones = list(by_seed.values())
         values = [one.value for one in ones]
         rows.append(
             {

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from binary import Task, score, train
+from binary import score
 from methods import SMALL
 from pool import Job, time_left
 from rows import Measured
 from sampling import clicks, scattered
+from triangle_task import Task, train
 
 from fa_dfm import DFM
 
@@ -20,7 +21,10 @@ __all__ = ["ENSEMBLE", "METHODS", "work"]
 ENSEMBLE = 7
 """Feedforward networks that do as many multiply-adds as the loop."""
 
-METHODS = SMALL | {"loop, all gradients": dataclasses.replace(SMALL["loop"], truncate=False)}
+METHODS = SMALL | {
+    "ensemble": SMALL["feedforward"],
+    "loop, all gradients": dataclasses.replace(SMALL["loop"], truncate=False),
+}
 
 
 def _pixels(_white: Any, meant: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -54,22 +58,20 @@ TOLD = {
 
 
 def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
-    """Train and score; `ensemble` also gives the rows of its first network, `feedforward`."""
+    """Train a method with one seed and score it."""
     device, sigmas = job.settings["device"], job.settings["sigmas"]
     task, suffix = Task(**job.settings["task"]), job.settings.get("suffix", "")
-    several = job.method == "ensemble"
-    count = ENSEMBLE if several else 1
-    method = METHODS["feedforward" if several else job.method]
+    count = ENSEMBLE if job.method == "ensemble" else 1
     nets = [
-        train(method, task, job.seed + 100 * i, device, time_left(deadline, count - i))
+        train(
+            METHODS[job.method],
+            task,
+            job.seed + 100 * i,
+            device,
+            seconds=time_left(deadline, count - i),
+        )
         for i in range(count)
     ]
-    scored = {"feedforward" if several else job.method: nets[:1]}
-    if several:
-        scored["ensemble"] = nets
-    measured: list[Measured] = []
-    for name, members in scored.items():
-        measured += score(name, members, task, sigmas, TOLD[task.pairs], job.seed, device)
+    measured = score(job.method, nets, task, sigmas, TOLD[task.pairs], job.seed, device)
     measured = [dataclasses.replace(m, condition=m.condition + suffix) for m in measured]
-    keep = {f"{name} {task.side}{suffix}": nets[0] for name in scored if name != "ensemble"}
-    return measured, keep
+    return measured, {f"{job.method} {task.side}{suffix}": nets[0]} if count == 1 else {}

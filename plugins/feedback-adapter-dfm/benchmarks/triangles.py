@@ -8,11 +8,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import typer
-from command import HERE, Device, Out, Seconds, Seeds, Steps, Test, Workers
+from command import HERE, Device, Only, Out, Seconds, Seeds, Steps, Test, Workers
 from pool import Job, run
 from small import work
 
-METHODS = ("loop", "ensemble", "untied", "loop, all gradients", "unet", "unet loop", "published")
+METHODS = (
+    "loop",
+    "feedforward",
+    "untied",
+    "ensemble",
+    "unet",
+    "unet loop",
+    "loop, all gradients",
+    "published",
+)
 
 
 def main(
@@ -23,6 +32,8 @@ def main(
     workers: Workers = 1,
     seconds: Seconds = None,
     test: Test = 400,
+    only: Only = None,
+    sides: list[int] = [48, 64],  # noqa: B006 - typer's way to take several
 ) -> None:
     """Train and score every method on single triangles of 48 and of 64 pixels a side."""
     jobs = [
@@ -36,9 +47,9 @@ def main(
                 "device": device,
             },
         )
-        for side in (48, 64)
+        for side in sides
         for seed in range(seeds)
-        for method in METHODS
+        for method in only or METHODS
     ]
     run(jobs, work, out, workers=workers, seconds=seconds)
 

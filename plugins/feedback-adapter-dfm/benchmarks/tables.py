@@ -1,0 +1,51 @@
+"""The tables of the documentation, from the results: one Markdown table per file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+from command import HERE
+
+NAMES = ("triangles", "clicks", "examples", "camvid", "cifar10")
+
+
+def main(results: Path = HERE / "results", out: Path = HERE / "docs" / "tables") -> None:
+    """Write a Markdown table for every table of results."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        table = json.loads((results / f"{name}.json").read_text())
+        rows = [row for row in table["rows"] if not row["condition"].endswith("validation")]
+        (out / f"{name}.md").write_text(markdown(rows) + "\n")
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Conditions as rows, methods as columns; mean and standard deviation, seeds in brackets."""
+    rows = [row for row in rows if not row["method"].endswith("looks")]
+    methods = {row["method"]: row for row in rows}
+    found = {(row["condition"], row["metric"], row["method"]): row for row in rows}
+    sizes = [f"{row['parameters'] / 1e3:.1f}k" for row in methods.values()]
+    costs = [f"{row['macs'] / 1e6:.0f}M" for row in methods.values()]
+    lines = [
+        f"| | {' | '.join(methods)} |",
+        "| --- |" + " --- |" * len(methods),
+        f"| weights | {' | '.join(sizes)} |",
+        f"| multiply-adds | {' | '.join(costs)} |",
+    ]
+    for condition, metric in dict.fromkeys((row["condition"], row["metric"]) for row in rows):
+        cells = [_cell(found.get((condition, metric, method))) for method in methods]
+        lines.append(f"| {condition}: {metric} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    spread = "" if row["sd"] is None else f" ± {row['sd']:.1f}"
+    return f"{row['value']:.1f}{spread} ({row['seeds']})"
+
+
+if __name__ == "__main__":
+    typer.run(main)

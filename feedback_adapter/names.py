@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import numbers
 import re
@@ -40,12 +41,16 @@ def label_list(labels: Any) -> tuple[str, ...]:
     """
     if isinstance(labels, Mapping):
         labels = _by_id(dict(cast("Mapping[Any, Any]", labels)))
-    if isinstance(labels, (str, bytes, set, frozenset)) or not hasattr(labels, "__iter__"):
+    items: Any = None
+    if not isinstance(labels, (str, bytes, set, frozenset)):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    if not isinstance(items, list):
+        kind = type(cast("object", labels)).__name__
         raise ModelError(
-            f"labels is a {type(labels).__name__}: give a list with a name for each entry of the "
-            "output, in order."
+            f"labels is a {kind}: give a list with a name for each entry of the output, in order."
         )
-    items: list[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    items = cast("list[Any]", items)
     for index, item in enumerate(items):
         if not isinstance(item, (str, numbers.Real)) or item != item:
             raise ModelError(f"Label {index} is {item!r}: each must be a text or a number.")

@@ -17,7 +17,7 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence, Unbound
 from feedback_adapter.evidence.certain import LIMIT, Certain, contradiction
-from feedback_adapter.evidence.given import everywhere, output_of, per_image, repeated, unit
+from feedback_adapter.evidence.given import everywhere, output_of, per_image, repeated, short, unit
 from feedback_adapter.evidence.hierarchy import Groups, members_of
 from feedback_adapter.names import find, place
 from feedback_adapter.outputs import Output, Outputs
@@ -67,8 +67,10 @@ class Coarse(Unbound):
         confidence: float = 1.0,
         output: str | None = None,
     ) -> None:
-        if through not in list(get_args(Through)):
-            raise EvidenceError(f"through={through!r} is not possible: {get_args(Through)} are.")
+        if not isinstance(through, str) or through not in get_args(Through):
+            raise EvidenceError(
+                f"through={short(through)} is not possible: {get_args(Through)} are."
+            )
         self.classes = per_image(classes, _is_class, "The coarse class", "a name")
         self.hierarchy, self.output = hierarchy, output
         self.through: Through = through

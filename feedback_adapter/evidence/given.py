@@ -128,8 +128,8 @@ def output_of(
     Raises:
         EvidenceError: There is no such output, or it isn't clear which.
     """
-    if output is not None and output not in list(specs):
-        raise EvidenceError(f"There is no output {output!r}. {did_you_mean(output, specs)}")
+    if output is not None and not (isinstance(output, str) and output in specs):
+        raise EvidenceError(f"There is no output {short(output)}. {did_you_mean(output, specs)}")
     if output is not None and output not in fits:
         raise EvidenceError(f"No output {output!r} is {needs}. {did_you_mean(output, fits)}")
     if output is None and not fits:

@@ -266,6 +266,9 @@ def _place(label: str, specs: Mapping[str, Output]) -> tuple[str, int]:
 
 def _tensor(value: Any, what: str) -> Tensor:
     try:
-        return value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        raise EvidenceError(f"{what} is {short(value)}: it makes no tensor: {error}") from error
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
+        if tensor.is_complex() or tensor.is_quantized:
+            raise TypeError(f"its type is {tensor.dtype}")
+        return tensor.to_dense()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise EvidenceError(f"{what} is {short(value)}, which makes no tensor: {error}") from error

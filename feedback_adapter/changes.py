@@ -22,6 +22,7 @@ class Change:
         before: Probability without evidence, in [0, 1].
         after: Probability with evidence, in [0, 1].
         known: Whether the evidence says something about it.
+        present: Whether the evidence says that it holds; `None` where it isn't known.
     """
 
     output: str
@@ -29,6 +30,7 @@ class Change:
     before: float
     after: float
     known: bool
+    present: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,7 @@ def table_of(changes: Sequence[Change], title: str, *, several: bool) -> Table:
             f"{change.before:6.1%}",
             f"{change.after:6.1%}",
             f"{moved * 100:+.1f}",
-            "known" if change.known else "",
+            ("known absent" if change.present is False else "known") if change.known else "",
             style=style,
         )
     return table

@@ -57,7 +57,7 @@ def label_list(labels: Any) -> tuple[str, ...]:
     names = tuple(str(item) for item in items)
     if not names:
         raise ModelError("An output needs at least one label.")
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    twice = sorted(name[:60] for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ModelError(
             f"Labels must be unique; these occur twice: {twice[:5]}. Tell them apart, such as "

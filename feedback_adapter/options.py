@@ -143,5 +143,8 @@ def renamed(options: Any, old: str, new: str) -> None:
 
 
 def _is_number(value: object, kind: type[numbers.Real] = numbers.Real) -> bool:
-    """Whether it is a finite number; True and False aren't."""
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a finite number that a float can hold; True and False aren't."""
+    try:
+        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False

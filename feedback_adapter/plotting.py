@@ -83,5 +83,5 @@ def _bars(axis: object, rows: list[Change], *, several: bool) -> None:
 
 
 def _heading(known: list[Change]) -> str:
-    said = [f"{'' if row.after >= 0.5 else 'no '}{row.label}" for row in known]
+    said = [f"{'no ' if row.present is False else ''}{row.label}" for row in known]
     return f"Known: {', '.join(said)}" if said else "Nothing known"

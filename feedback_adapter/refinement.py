@@ -59,6 +59,8 @@ class Refinement:
             options asked for it.
         kept: (batch,) int64, which row of `losses` is that of `outputs_after`; `None` for
             the last.
+        present: `{output: mask}` of the same form as `known`: what is known to hold; the rest of
+            what is known is known not to.
         doubts: `{output: (batch, labels)}`, the probability that what was told of a label is
             wrong, where the evidence allows for mistakes; see `doubted`.
 
@@ -84,6 +86,7 @@ class Refinement:
     trace: dict[str, Tensor] | None = None
     kept: Tensor | None = None
     doubts: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
+    present: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
 
     @classmethod
     def of(
@@ -120,9 +123,15 @@ class Refinement:
         if isinstance(status, str):
             status = (status,) * before.batch
         known = evidence.known(before)
+        if evidence.silence is not None:
+            said = losses[0] != 0  # of the image, if only that it agrees
+            for mask in known.values():
+                said = said | mask.flatten(1).any(1)
+            pairs = zip(status, said.tolist(), strict=True)
+            status = tuple(what if is_said else evidence.silence for what, is_said in pairs)
         return cls(
             before, after, losses, steps, status, known, pivots=pivots, trace=trace, kept=kept,
-            doubts=evidence.doubts(),
+            doubts=evidence.doubts(), present=evidence.present(before),
         )  # fmt: skip
 
     @classmethod
@@ -158,6 +167,7 @@ class Refinement:
                 name: torch.cat([p.doubts.get(name, p.known[name] * 0.0) for p in parts])
                 for name in dict.fromkeys(name for part in parts for name in part.doubts)
             },
+            present={n: torch.cat([p.present[n] for p in parts]) for n in parts[0].present},
         )
 
     def take(self, rows: Tensor) -> Refinement:
@@ -174,6 +184,7 @@ class Refinement:
             trace=None if self.trace is None else {n: t[:, rows] for n, t in self.trace.items()},
             kept=None if self.kept is None else self.kept[rows],
             doubts={name: doubt[rows] for name, doubt in self.doubts.items()},
+            present={name: mask[rows] for name, mask in self.present.items()},
         )
 
     @property
@@ -248,10 +259,12 @@ class Refinement:
                 before[name][image].tolist(),
                 after[name][image].tolist(),
                 self.known[name][image].tolist(),
+                self.present.get(name, self.known[name])[image].tolist(),
                 strict=True,
             )
-            for label, old, new, is_known in rows:
-                (known if is_known else unknown).append(Change(name, label, old, new, is_known))
+            for label, old, new, is_known, holds in rows:
+                change = Change(name, label, old, new, is_known, holds if is_known else None)
+                (known if is_known else unknown).append(change)
         unknown.sort(key=lambda change: -abs(change.after - change.before))
         if top is not None and len(known) > max(top, _MANY):  # all but a few of 1,000 classes
             known.sort(key=lambda change: -abs(change.after - change.before))

@@ -35,7 +35,13 @@ class Evidence(abc.ABC):
 
     A subclass implements `loss`, `clamp`, `known` and `take`. It also implements `bind` if it has
     something to check or to prepare once per refinement.
+
+    Attributes:
+        silence: What to say of an image of which the evidence turns out to say nothing; `None`
+            where users know that themselves.
     """
+
+    silence: str | None = None
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
         """Check the evidence against a model's outputs and a batch, once per refinement.
@@ -103,6 +109,18 @@ class Evidence(abc.ABC):
         """Return how likely each label is told wrong, `{output: (batch, labels)}` in [0, 1]."""
         return {}
 
+    def present(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Say which variables are said to hold, rather than not to, `{output: mask}`.
+
+        These are the ones that the clamp makes likelier in the eyes of a model without an opinion.
+
+        Args:
+            outputs: Any outputs of the model; only their form counts.
+        """
+        blank = Outputs({name: torch.zeros_like(z) for name, z in outputs.items()}, outputs.specs)
+        before, after = blank.probabilities(), self.clamp(blank).probabilities()
+        return everywhere(outputs, {name: torch.gt(after[name], before[name]) for name in before})
+
     def certain(self) -> Sequence[Certain]:
         """Say what (bound) evidence fixes without a doubt, so that contradictions are found.
 
@@ -168,6 +186,11 @@ class All(Evidence):
         if why:
             raise EvidenceError(f"Contradiction: {why}")
         return bound
+
+    @property
+    def silence(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The first part's that has one."""
+        return next((part.silence for part in self.parts if part.silence), None)
 
     def certain(self) -> list[Certain]:
         """What is certain of any part. See `Evidence.certain`."""

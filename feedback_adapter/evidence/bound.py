@@ -114,6 +114,15 @@ class BoundLabels(Evidence):
         told = {name: self.on(outputs[name], name)[1] > 0 for name in self.target}
         return everywhere(outputs, told)
 
+    def present(self, outputs: Outputs) -> dict[str, Tensor]:
+        """See `Evidence.present`: what is told, also where it is believed to be wrong."""
+        told: dict[str, Tensor] = {}
+        for name in self.target:
+            target, weight = self.on(outputs[name], name)
+            doubted = self._doubts.get(name, torch.zeros_like(target)).to(target) > 0.5
+            told[name] = (weight > 0) & (torch.gt(target, 0.5) ^ doubted)
+        return everywhere(outputs, told)
+
     def doubts(self) -> dict[str, Tensor]:
         """See `Evidence.doubts`."""
         return self._doubts

@@ -167,6 +167,8 @@ class Text(Unbound):
 class _Mentions(Evidence):
     """Which labels are mentioned, (batch, labels) bool, with the weight of each."""
 
+    silence = "converged: no text mentions one of the labels, so nothing changes"
+
     def __init__(
         self, output: str, said: Tensor, weight: Tensor, hit: Tensor, false: Tensor
     ) -> None:

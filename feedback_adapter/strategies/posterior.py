@@ -26,7 +26,10 @@ BEST = 20.0
 """More than a checkpoint's own choice counts: no strategy measured better with statistics."""
 
 EXACT = "converged: the result is a closed form"
-"""Status of every image."""
+"""Status of an image."""
+
+UNUSED = "unchanged: the posterior can't use what is known of the image; try strategy='newton'"
+"""Status of an image of which something is known that fixes no label, such as a caption."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,5 +95,10 @@ class Posterior(Strategy[PosteriorOptions]):
             mixed = mixed + options.joint * joint + options.latent * latent
             mixed = mixed + clamped[name] - logits  # what the evidence says of it by itself
             mixed = torch.where(mask, clamped[name], mixed)
-            new[name] = torch.where(mask.any(1, keepdim=True), mixed, logits)
-        return Refinement.of(evidence, before, before.replace(**new), status=EXACT)
+            new[name] = torch.where(mask.any(1, keepdim=True), mixed, clamped[name])
+        after = clamped.replace(**new)
+        used = evidence.loss(before) == 0  # nothing to use
+        for name, value in before.items():
+            used = used | torch.ne(after[name], value).flatten(1).any(1)
+        status = tuple(EXACT if is_used else UNUSED for is_used in used.tolist())
+        return Refinement.of(evidence, before, after, status=status)

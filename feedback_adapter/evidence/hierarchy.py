@@ -73,14 +73,16 @@ class WordNet:
         """The class that each label means; `None` for labels that aren't of ImageNet.
 
         Labels are ids ("n02099601"), names ("golden retriever") or several of them with
-        commas. 1,000 labels that nearly all have the names of the classes at their places are
-        ImageNet's in its usual order, and each is the class at its place; else a label means the
-        only class of that name.
+        commas. 1,000 labels (or 1,001, with a background in front, which becomes "") that nearly
+        all have the names of the classes at their places are ImageNet's in its usual order, and
+        each is the class at its place; else a label means the only class of that name.
         """
         named = [self._candidates(label) for label in labels]
-        own = zip(self.classes, named, strict=False)
-        if len(labels) == len(self.classes) and sum(c in found for c, found in own) > 900:
-            return list(self.classes)
+        extra = len(labels) - len(self.classes)
+        if extra in (0, 1):  # one more in front is the background, no class of ImageNet
+            own = zip(self.classes, named[extra:], strict=True)
+            if sum(synset in found for synset, found in own) > 900:
+                return [*[""] * extra, *self.classes]
         return [found[0] if len(found) == 1 else None for found in named]
 
     def _candidates(self, label: str) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError
+from feedback_adapter.errors import DataError, EvidenceError, did_you_mean
 from feedback_adapter.evidence.base import Evidence, Unbound
 from feedback_adapter.evidence.given import (
     everywhere,
@@ -84,9 +84,17 @@ class Reliability:
             labels: Their names.
             strength: How many images the mean over all labels counts for beside a label's own
                 images, above 0. It keeps the rates of rare labels close to the mean.
+
+        Raises:
+            DataError: Texts, truth and labels don't fit each other.
         """
+        holds = torch.as_tensor(truth, dtype=torch.float64)
+        if isinstance(texts, str) or tuple(holds.shape) != (len(texts), len(labels)):
+            raise DataError(
+                f"truth is {tuple(holds.shape)}: it must be (texts, labels), with one text per "
+                "image in a list and one name per label."
+            )
         said = mentions(texts, labels).to(torch.float64)
-        holds = truth.to(torch.float64)
         rates: list[dict[str, float]] = []
         for given in (holds, 1 - holds):
             mean = (said * given).sum() / given.sum().clamp(min=1)
@@ -96,10 +104,19 @@ class Reliability:
         return cls(*rates)
 
     def of(self, labels: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return `hit` and `false` for each of the labels, (labels,) each."""
+        """Return `hit` and `false` for each of the labels, (labels,) each.
+
+        Raises:
+            EvidenceError: A mapping has names, but not of any of these labels.
+        """
         pairs: list[Tensor] = []
         for value, default in ((self.hit, 0.4), (self.false, 0.02)):
             if isinstance(value, Mapping):
+                if value and not any(label in value for label in labels):
+                    raise EvidenceError(
+                        f"The reliability is of other labels: {short(list(value)[:3])}. "
+                        f"{did_you_mean(next(iter(value)), labels)}"
+                    )
                 pairs.append(torch.tensor([value.get(label, default) for label in labels]))
             else:
                 pairs.append(torch.full((len(labels),), float(value)))

@@ -171,6 +171,9 @@ class TestImageNet:
 
         labels = ResNet18_Weights.DEFAULT.meta["categories"]
         assert members_of("dog", labels, None) == list(range(151, 269))
+        assert members_of("crane bird", labels, None) == [134]
+        with_background = members_of("dog", ["background", *labels], None)
+        assert with_background == list(range(152, 270))
 
 
 def test_command_line_form():

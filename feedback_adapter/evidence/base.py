@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError
-from feedback_adapter.evidence.certain import Certain, contradiction, hold
+from feedback_adapter.evidence.certain import Certain, consistent, hold
 from feedback_adapter.evidence.given import everywhere, short
 from feedback_adapter.outputs import Output, Outputs
 
@@ -182,9 +182,7 @@ class All(Evidence):
     def bind(self, specs: Mapping[str, Output], batch: int) -> All:
         """Bind every part, and check that they can hold together. See `Evidence.bind`."""
         bound = All([part.bind(specs, batch) for part in self.parts])
-        why = contradiction(bound.certain(), specs)
-        if why:
-            raise EvidenceError(f"Contradiction: {why}")
+        consistent(bound.certain(), specs)
         return bound
 
     @property

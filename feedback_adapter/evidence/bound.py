@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence
-from feedback_adapter.evidence.certain import LIMIT, Certain, contradiction
+from feedback_adapter.evidence.certain import LIMIT, Certain, consistent
 from feedback_adapter.evidence.given import everywhere
 from feedback_adapter.outputs import Output, Outputs
 
@@ -52,9 +51,7 @@ class BoundLabels(Evidence):
 
     def check(self, specs: Mapping[str, Output]) -> Self:
         """Refuse what no probabilities of classes can be."""
-        why = contradiction(self.certain(), specs)
-        if why:
-            raise EvidenceError(f"Contradiction: {why}")
+        consistent(self.certain(), specs)
         return self
 
     def on(self, like: Tensor, name: str) -> tuple[Tensor, Tensor]:

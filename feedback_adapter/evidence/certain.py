@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from feedback_adapter.errors import EvidenceError
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["LIMIT", "Certain", "contradiction", "hold"]
+__all__ = ["LIMIT", "Certain", "consistent", "hold"]
 
 LIMIT = 1 - 1e-6
 """How certain a clamped posterior can be at most. The limit keeps its logits finite."""
@@ -33,8 +34,18 @@ class Certain:
     one_of: Tensor | None = None
 
 
-def contradiction(facts: Sequence[Certain], specs: Mapping[str, Output]) -> str | None:
-    """Say why certain facts can't hold together; `None` if they can."""
+def consistent(facts: Sequence[Certain], specs: Mapping[str, Output]) -> None:
+    """Check that certain facts can hold together.
+
+    Raises:
+        EvidenceError: They can't.
+    """
+    why = _contradiction(facts, specs)
+    if why:
+        raise EvidenceError(f"Contradiction: {why}")
+
+
+def _contradiction(facts: Sequence[Certain], specs: Mapping[str, Output]) -> str | None:
     for name, spec in specs.items():
         own = [fact for fact in facts if fact.output == name]
         if not own:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence, Unbound
-from feedback_adapter.evidence.certain import LIMIT, Certain, contradiction
+from feedback_adapter.evidence.certain import LIMIT, Certain, consistent
 from feedback_adapter.evidence.given import everywhere, output_of, per_image, repeated, short, unit
 from feedback_adapter.evidence.hierarchy import Groups, members_of
 from feedback_adapter.names import find, place
@@ -103,9 +103,7 @@ class Coarse(Unbound):
             members = {name: [place(name, labels)] for name in known}
             masks[heads[0]] = _mask(named, members, len(labels))
         sets = _Sets(masks, torch.full((batch,), self.confidence))
-        why = contradiction(sets.certain(), specs)
-        if why:
-            raise EvidenceError(f"Contradiction: {why}")
+        consistent(sets.certain(), specs)
         return sets
 
     def _fine(self, specs: Mapping[str, Output], heads: list[str]) -> str:

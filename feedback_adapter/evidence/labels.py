@@ -117,9 +117,10 @@ class Labels(Unbound):
         weight = {name: torch.zeros(batch, len(spec.labels)) for name, spec in specs.items()}
         trust = self.confidence if isinstance(self.confidence, dict) else {}
         rest = 1.0 if isinstance(self.confidence, dict) else self.confidence
-        shares = {_place(label, specs): share for label, share in trust.items()}
+        every = _Places(specs)
+        shares = {every.of(label): share for label, share in trust.items()}
         rows = repeated(self.values, batch, "Labels")
-        places = {label: _place(label, specs) for row in rows for label in row}
+        places = {label: every.of(label) for label in dict.fromkeys(n for row in rows for n in row)}
         for image, row in enumerate(rows):
             said: dict[tuple[str, int], float] = {}
             for label, value in row.items():
@@ -251,17 +252,22 @@ def _checked(row: Mapping[Any, Any], the: str, *, lists: bool = False) -> dict[s
     return checked
 
 
-def _place(label: str, specs: Mapping[str, Output]) -> tuple[str, int]:
-    """The output and the column of a label."""
-    columns = [(name, i) for name, spec in specs.items() for i in range(len(spec.labels))]
-    labels = tuple(label for spec in specs.values() for label in spec.labels)
-    found = list(dict.fromkeys(columns[i][0] for i in find(label, labels)))
-    if len(found) > 1:
-        raise EvidenceError(
-            f"{label!r} is a label of several outputs: {found}. Say which: "
-            f"Labels({{{label!r}: ...}}, output={found[0]!r})."
-        )
-    return columns[place(label, labels)]
+class _Places:
+    """Where the labels of all outputs are."""
+
+    def __init__(self, specs: Mapping[str, Output]) -> None:
+        self.columns = [(name, i) for name, spec in specs.items() for i in range(len(spec.labels))]
+        self.labels = tuple(label for spec in specs.values() for label in spec.labels)
+
+    def of(self, label: str) -> tuple[str, int]:
+        """The output and the column of a label."""
+        found = list(dict.fromkeys(self.columns[i][0] for i in find(label, self.labels)))
+        if len(found) > 1:
+            raise EvidenceError(
+                f"{label!r} is a label of several outputs: {found}. Say which: "
+                f"Labels({{{label!r}: ...}}, output={found[0]!r})."
+            )
+        return self.columns[place(label, self.labels)]
 
 
 def _tensor(value: Any, what: str) -> Tensor:

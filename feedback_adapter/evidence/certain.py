@@ -82,12 +82,18 @@ def _contradiction(facts: Sequence[Certain], specs: Mapping[str, Output]) -> str
 
 def hold(outputs: Outputs, facts: Sequence[Certain]) -> Outputs:
     """The posterior with certain facts held, whatever less certain evidence made of it."""
-    new = dict(outputs)
+    new, absent = dict(outputs), dict[str, Tensor]()
+    for fact in facts:
+        out = torch.eq(fact.value.to(new[fact.output]), 0)
+        absent[fact.output] = absent.get(fact.output, out) | out
     for fact in facts:
         logits = new[fact.output]
         value = fact.value.to(logits)
         out, present = torch.eq(value, 0), torch.eq(value, 1)
         if outputs.specs[fact.output].kind == "multilabel":
+            if fact.one_of is not None:  # the only one of a set that isn't ruled out
+                left = fact.one_of.to(logits.device) & ~absent[fact.output]
+                present = present | (left & (left.sum(1, keepdim=True) == 1))
             edge = torch.tensor(LIMIT, dtype=torch.float64).logit().item()
             held = torch.where(present, logits.clamp(min=edge), logits)
             new[fact.output] = torch.where(out, held.clamp(max=-edge), held)

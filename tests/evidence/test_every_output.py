@@ -103,3 +103,16 @@ def test_what_is_certain_holds_beside_what_is_less_so(kind):
     for told in itertools.permutations([sure, unsure, half, fa.Text("a cat")]):
         p = fa.All(told).clamp(outputs).probabilities()["output"][0]
         assert float(p[LABELS.index("ball")]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_the_only_label_of_a_set_that_is_not_ruled_out_holds(kind):
+    """However unlikely the model finds it."""
+    logits = torch.tensor([[-20.0, -30, 5, 5]]).double()
+    outputs = Outputs({"output": logits}, {"output": fa.Output(LABELS, kind, hierarchy=PETS)})
+    for told in (
+        fa.Coarse("pet") & fa.Labels({"cat": 0}),
+        fa.Labels({"cat": 0}) & fa.Coarse("pet"),
+    ):
+        p = told.clamp(outputs).probabilities()["output"][0].tolist()
+        assert p[:2] == pytest.approx([0, 1], abs=1e-5)

@@ -16,7 +16,7 @@ import feedback_adapter as fa
 from fa_evaluate.caption_metrics import bleu, cider
 from fa_evaluate.data import LabelledImages, read
 from fa_evaluate.data.flickr8k import read_captions
-from fa_evaluate.protocols.partial_labels import mean_average_precision
+from fa_evaluate.metrics import mean_average_precision
 from feedback_adapter.checkpoint import read_config
 from feedback_adapter.evidence.captions import tokenise
 from feedback_adapter.outputs import Outputs

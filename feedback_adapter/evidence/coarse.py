@@ -163,7 +163,8 @@ class _Sets(Evidence):
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
         """Known are a set's only label, and the classes outside of a set."""
         known: dict[str, Tensor] = {}
-        for name, mask in self.masks.items():
+        for name, every in self.masks.items():
+            mask = every & (self.confidence > 0).unsqueeze(1)
             known[name] = mask & (mask.sum(1, keepdim=True) == 1)
             if outputs.specs[name].kind == "multiclass":
                 known[name] = known[name] | (mask.any(1, keepdim=True) & ~mask)

@@ -205,8 +205,8 @@ class _Mentions(Evidence):
         if_true, if_false = self._ratios(logits)
         weight = self.weight.to(logits)
         if outputs.specs[self.output].kind == "multiclass":  # one label holds, the others don't
-            class_is = logits.log_softmax(1) + (if_true - if_false) * weight
-            return -class_is.logsumexp(1) - (if_false * weight).sum(1)
+            joint = logits + (if_true - if_false) * weight  # exactly 0 where nothing is said
+            return logits.logsumexp(1) - joint.logsumexp(1) - (if_false * weight).sum(1)
         both = torch.logaddexp(F.logsigmoid(logits) + if_true, F.logsigmoid(-logits) + if_false)
         return -(both * weight).sum(1)
 
@@ -217,7 +217,7 @@ class _Mentions(Evidence):
         return outputs.replace(**{self.output: moved})
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        return everywhere(outputs, {self.output: self.said})
+        return everywhere(outputs, {self.output: self.said & (self.weight > 0)})
 
     def take(self, rows: Tensor) -> _Mentions:
         rows = rows.to(self.said.device)

@@ -116,3 +116,20 @@ def test_the_only_label_of_a_set_that_is_not_ruled_out_holds(kind):
     ):
         p = told.clamp(outputs).probabilities()["output"][0].tolist()
         assert p[:2] == pytest.approx([0, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **more: fa.Labels({"dog": 1}, **more),
+        lambda **more: fa.Coarse("one", hierarchy={"one": ["dog"]}, **more),
+        lambda **more: fa.Text("a dog", **more),
+    ],
+)
+def test_confidence_0_is_no_evidence(make, kind):
+    outputs = tiny_outputs(kind=kind)
+    told = make(confidence=0)
+    assert not told.loss(outputs).any()
+    assert not told.known(outputs)["output"].any()
+    assert torch.equal(told.clamp(outputs)["output"], outputs["output"])

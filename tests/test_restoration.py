@@ -1,6 +1,7 @@
 """The model is the user's: bit for bit what it was, after refine and after any exception in it."""
 
 import threading
+from collections import deque
 
 import pytest
 import timm
@@ -33,7 +34,7 @@ def model() -> nn.Module:
     net.stem[0].weight.requires_grad_(False)
     net.head.weight.grad = torch.randn_like(net.head.weight)
     net.again.bias.grad = torch.zeros_like(net.again.bias)
-    net.fired = []
+    net.fired = deque()  # not compared: hooks of the user may write where they like
     note = net.fired.append
     net.again.register_forward_hook(lambda *_: note("again"))
     net.block.register_forward_pre_hook(lambda *_: note("block"))
@@ -84,7 +85,7 @@ def test_other_peoples_hooks_still_fire(model):
     assert during.count("again") >= 2 * (1 + 3)  # it is called twice, and follows the pivot
     model.fired.clear()
     model.eval()(tiny_images(1))
-    assert model.fired == ["block", "again", "again"]
+    assert list(model.fired) == ["block", "again", "again"]
 
 
 def test_other_peoples_hooks_count():
@@ -106,7 +107,7 @@ class Fails(nn.Module):
 
     def __init__(self, calls: int, error: BaseException) -> None:
         super().__init__()
-        self.left, self.error = [calls], error  # a list, so that what `untouched` sees stays
+        self.left, self.error = deque([calls]), error  # not compared by `untouched`
 
     def forward(self, x):
         self.left[0] -= 1
@@ -144,7 +145,7 @@ def test_an_error_inside_the_model(model, strategy, calls, error):
     assert nn.Module.__call__ is CALL
     model.fired.clear()
     model.eval().again(torch.zeros(1, 8, 4, 4))  # calls go their ordinary way again
-    assert model.fired == ["again"]
+    assert list(model.fired) == ["again"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

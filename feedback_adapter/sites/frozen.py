@@ -9,21 +9,22 @@ restores.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Generator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from feedback_adapter.errors import ModelError
-from feedback_adapter.sites.intercept import installed
+from feedback_adapter.sites.intercept import installed, surely
 from feedback_adapter.sites.torch_patches import Change, shortcuts_off, watching
 
 __all__ = ["frozen"]
 
 _lock = threading.Lock()
-_held: dict[tuple[int, str], tuple[int, Any, Any]] = {}  # (id, attribute): (holders, owner, value)
 
 
 @contextlib.contextmanager
@@ -35,6 +36,11 @@ def frozen(model: nn.Module) -> Generator[None]:
             meta device.
     """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ModelError(
+                f"{name!r} has no shape yet: the model has lazy modules and hasn't run. "
+                "Run it once on images, model(images), then refine."
+            )
         if tensor.is_inference():
             raise ModelError(
                 f"{name!r} was made under torch.inference_mode, and autograd refuses such tensors. "
@@ -48,30 +54,96 @@ def frozen(model: nn.Module) -> Generator[None]:
     changes: list[Change] = [(module, "training", False) for module in model.modules()]
     changes += [(parameter, "requires_grad", False) for parameter in model.parameters()]
     changes += shortcuts_off(model)
-    _set(changes)
+    holder = object()
     try:
+        _set(holder, changes, model)
         with watching(), torch.inference_mode(False), installed():
             yield
     finally:
-        _restore(changes)
+        surely(lambda: _restore(holder))
 
 
-def _set(changes: list[Change]) -> None:
+class _Held:
+    """What one attribute was before, and who needs it changed."""
+
+    def __init__(self, owner: Any, name: str, before: Any) -> None:
+        self.owner, self.name, self.before = owner, name, before
+        self.holders: set[object] = set()
+
+    def put_back(self) -> None:
+        if getattr(self.owner, self.name) is not self.before:
+            _assign(self.owner, self.name, self.before)
+
+
+def _assign(owner: Any, name: str, value: Any) -> None:
+    """Set an attribute; evaluation mode by the module's own `train`, where it has one."""
+    if name == "training" and type(owner).train is not nn.Module.train:
+        owner.train(value)
+    else:
+        setattr(owner, name, value)
+
+
+def _set(holder: object, changes: list[Change], model: nn.Module) -> None:
     with _lock:
+        if id(model) not in _states:
+            _states[id(model)] = _State(model)
+        _states[id(model)].holders.add(holder)
+        for owner, name, _ in changes:  # all of them before any is changed
+            key = id(owner), name
+            if key not in _held:
+                _held[key] = _Held(owner, name, getattr(owner, name))
+            _held[key].holders.add(holder)
         for owner, name, value in changes:
-            holders, _, before = _held.get((id(owner), name), (0, owner, getattr(owner, name)))
-            _held[id(owner), name] = (holders + 1, owner, before)
             if getattr(owner, name) is not value:
-                setattr(owner, name, value)
+                _assign(owner, name, value)
 
 
-def _restore(changes: list[Change]) -> None:
+def _restore(holder: object) -> None:
+    """Put back what nobody else holds; it can be called again where it was interrupted."""
     with _lock:
-        for owner, name, _ in changes:
-            holders, _, before = _held[id(owner), name]
-            if holders > 1:
-                _held[id(owner), name] = (holders - 1, owner, before)
-                continue
-            del _held[id(owner), name]
-            if getattr(owner, name) is not before:
-                setattr(owner, name, before)
+        for held in (_held, _states):
+            for key, what in list(held.items()):
+                if what.holders <= {holder}:
+                    what.put_back()
+                    del held[key]
+                else:
+                    what.holders.discard(holder)
+
+
+class _State:
+    """The buffers of a model, some of which its forward pass may write to."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.holders: set[object] = set()
+        self.buffers = [
+            (module._buffers, name, buffer, buffer._version, buffer.detach().clone())  # pyright: ignore[reportPrivateUsage]
+            for module in model.modules()
+            for name, buffer in module._buffers.items()  # pyright: ignore[reportPrivateUsage]
+            if buffer is not None
+        ]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        for buffers, name, buffer, version, value in self.buffers:
+            if buffers.get(name) is not buffer:
+                buffers[name] = buffer
+            if buffer._version != version:
+                if buffer.shape != value.shape:
+                    buffer.resize_(value.shape)
+                buffer.copy_(value)
+
+
+def _give_back_in_child() -> None:
+    """A forked process has none of the threads that held a model."""
+    global _lock
+    _lock = threading.Lock()
+    for held in (_held, _states):
+        for what in list(held.values()):
+            what.put_back()
+        held.clear()
+
+
+_held: dict[tuple[int, str], _Held] = {}
+_states: dict[int, _State] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_give_back_in_child)

@@ -10,20 +10,21 @@ exchange makes Python forget what it has looked up on every subclass (most of a 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
 from torch import nn
 
-__all__ = ["Handler", "installed", "intercept", "plain_call"]
+__all__ = ["Handler", "installed", "intercept", "plain_call", "surely"]
 
 Handler = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 
 _local = threading.local()
 _lock = threading.Lock()
-_installed = 0
-_original: Callable[..., Any] = nn.Module.__call__
+_holders: set[object] = set()
+_original: Callable[..., Any] = nn.Module.__call__  # taken once, so that it is never ours
 
 
 def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -36,19 +37,52 @@ def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 @contextlib.contextmanager
 def installed() -> Generator[None]:
     """Keep `nn.Module.__call__` exchanged, so that `intercept` costs nothing."""
-    global _installed, _original
-    with _lock:
-        if _installed == 0:
-            _original = nn.Module.__call__
-            nn.Module.__call__ = _dispatch
-        _installed += 1
+    token = object()
     try:
+        with _lock:
+            _holders.add(token)
+            if nn.Module.__call__ is _original:
+                nn.Module.__call__ = _dispatch
         yield
     finally:
-        with _lock:
-            _installed -= 1
-            if _installed == 0:
-                nn.Module.__call__ = _original
+        surely(lambda: _release(token))
+
+
+def _release(token: object) -> None:
+    with _lock:
+        _holders.discard(token)
+        if not _holders:
+            nn.Module.__call__ = _original
+
+
+def surely(undo: Callable[[], None]) -> None:
+    """Undo something, and only then let an interrupt have its way.
+
+    Args:
+        undo: May be called again where it was interrupted.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            undo()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _give_back_in_child() -> None:
+    """A forked process has none of the threads that were watched."""
+    global _lock
+    _lock = threading.Lock()
+    _holders.clear()
+    _local.handler = None
+    nn.Module.__call__ = _original
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_give_back_in_child)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,8 @@ class SavedTensor:
     def value(self) -> Tensor:
         """The value, or a NaN placeholder (0 in whole numbers) for what nobody reads."""
         if self.tensor is not None:
+            if self.tensor.is_inference() and not torch.is_inference_mode_enabled():
+                self.tensor = self.tensor.clone()  # autograd refuses what inference mode made
             return self.tensor
         if self._blank is None:
             shape, dtype, device = self._spec

@@ -41,6 +41,7 @@ PRIVATE_NAMES = (
     "torch.UntypedStorage._cdata",
     "torch.backends.mha._is_fastpath_enabled",
     "torch.nn.Module._compiled_call_impl",
+    "torch.nn.Module()._buffers",
     "torch.nn.Module()._modules",
     "torch.utils._python_dispatch.TorchDispatchMode",
     "torch.utils.checkpoint.CheckpointFunction",
@@ -85,8 +86,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def storage_of(tensor: Tensor) -> int:
-    """What tells the memory behind one tensor from that behind another."""
-    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+    """What tells the memory behind one tensor from that behind another.
+
+    Sparse tensors, and those inside `torch.func.vmap`, have no memory that can be named: they
+    are told apart by themselves.
+    """
+    try:
+        return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+    except (NotImplementedError, RuntimeError):
+        return -id(tensor)
 
 
 def weights_of(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -144,9 +152,17 @@ def _one_attention(*args: Any, **kwargs: Any) -> Tensor:
     On a CPU the fused kernel can't differentiate a mask, so that PyTorch falls back where a
     mask is computed from the activations, and rounds otherwise than it does without gradients.
     """
-    query, mask = args[0], args[3] if len(args) > 3 else kwargs.get("attn_mask")
-    computed = mask is not None and mask.is_floating_point() and mask.shape[0] == query.shape[0]
-    if computed and query.device.type == "cpu" and getattr(_thread, "watching", 0):
+    if not getattr(_thread, "watching", 0):
+        return _attention(*args, **kwargs)
+    query = args[0] if args else kwargs.get("query")
+    mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
+    computed = (
+        isinstance(query, Tensor)
+        and isinstance(mask, Tensor)
+        and mask.is_floating_point()
+        and mask.shape[:1] == query.shape[:1]
+    )
+    if computed and cast("Tensor", query).device.type == "cpu":
         with attention.sdpa_kernel(attention.SDPBackend.MATH):
             return _attention(*args, **kwargs)
     return _attention(*args, **kwargs)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import feedback_adapter as fa
 from feedback_adapter.sites import Inputs, Tail, frozen
+from feedback_adapter.testing import differences, snapshot
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LABELS = ["a", "b", "c", "d"]
@@ -40,7 +41,7 @@ def holds(conformance: ModuleType) -> Callable[..., fa.Refinement]:
         plain = adapter.predict(images)
         if isinstance(plain, dict):
             plain = plain["output"]
-        before = conformance.state(model)
+        before = snapshot(model)
         with frozen(adapter.model):
             tail = Tail.record(adapter.model, Inputs.of(images), [pivot])
             leaf = tail.activations[0].detach().clone().requires_grad_()
@@ -61,10 +62,8 @@ def holds(conformance: ModuleType) -> Callable[..., fa.Refinement]:
         for result in results:
             assert (result.losses.amin(0) < result.losses[0]).all()
             assert torch.equal(result.outputs_before["output"], plain)
-        after = conformance.state(model)
-        changed = [name for name in after if not conformance.same(after[name], before[name])]
-        assert not changed
-        assert list(after) == list(before)
+        after = snapshot(model)
+        assert not differences(before, after)
         return results[-1]
 
     return check

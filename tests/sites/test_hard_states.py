@@ -14,6 +14,7 @@ from torch.utils import checkpoint
 import feedback_adapter as fa
 from feedback_adapter.errors import InputError, ModelError
 from feedback_adapter.sites import frozen
+from feedback_adapter.testing import differences, snapshot
 
 EVIDENCE = fa.Labels({"a": 1, "b": 0})
 
@@ -118,17 +119,17 @@ def test_train_mode_is_left_for_the_time_and_restored(net, images):
 def test_gradients_and_frozen_parameters_are_left_alone(net, images, conformance):
     net(images).sum().backward()
     net.stem.requires_grad_(False)
-    before = conformance.state(net)
+    before = snapshot(net)
     refine(net, images, "stem")
-    after = conformance.state(net)
-    assert all(conformance.same(after[name], before[name]) for name in after)
+    after = snapshot(net)
+    assert not differences(before, after)
     assert not net.stem[0].weight.requires_grad
     assert net.head.weight.requires_grad
 
 
 def test_an_exception_inside_leaves_the_model_as_it_was(net, images, conformance):
     net.train()
-    before = conformance.state(net)
+    before = snapshot(net)
 
     class Broken(fa.Labels):
         def bind(self, specs, batch):
@@ -138,8 +139,8 @@ def test_an_exception_inside_leaves_the_model_as_it_was(net, images, conformance
 
     with pytest.raises(ZeroDivisionError):
         fa.wrap(net, labels=list("abcd")).refine(images, Broken({"a": 1}), pivots="body")
-    after = conformance.state(net)
-    assert all(conformance.same(after[name], before[name]) for name in after)
+    after = snapshot(net)
+    assert not differences(before, after)
     assert nn.Module.__call__.__name__ == "_wrapped_call_impl"
 
 
@@ -255,7 +256,7 @@ def test_two_threads_refine_with_one_model(net, images, conformance):
     net.train()
     other = torch.randn(3, 3, 16, 16)
     expected = [refine(net, batch, "stem").after for batch in (images, other)]
-    before = conformance.state(net)
+    before = snapshot(net)
     results = [[], []]
     errors = []
 
@@ -274,8 +275,8 @@ def test_two_threads_refine_with_one_model(net, images, conformance):
     assert not errors
     for index, found in enumerate(results):
         assert all(torch.equal(value, expected[index]) for value in found)
-    after = conformance.state(net)
-    assert all(conformance.same(after[name], before[name]) for name in after)
+    after = snapshot(net)
+    assert not differences(before, after)
 
 
 def test_a_thread_that_just_predicts_is_not_disturbed(net, images):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import feedback_adapter as fa
 from feedback_adapter.errors import SiteError
 from feedback_adapter.sites import INPUT, Inputs, Tail, frozen
+from feedback_adapter.testing import differences, snapshot
 
 LABELS = list("abcd")
 OPERATIONS = (
@@ -86,7 +87,7 @@ def test_a_replay_is_exact_and_its_gradient_right(conformance, operations, seed,
     adapter = fa.wrap(model, labels=LABELS)
     sites = adapter.sites(images)
     site = sites[place % len(sites)]
-    before = conformance.state(model)
+    before = snapshot(model)
     with torch.no_grad():
         plain = model(images.clone())
     with frozen(model):
@@ -108,8 +109,8 @@ def test_a_replay_is_exact_and_its_gradient_right(conformance, operations, seed,
     given_slope = 0.0 if gradient is None else float((gradient * direction).sum())
     kinks = 1e-3 * (1 + abs(slope))  # a ReLU that switches within the step
     assert abs(slope - given_slope) < kinks or site.name == INPUT
-    after = conformance.state(model)
-    assert all(conformance.same(after[name], before[name]) for name in after)
+    after = snapshot(model)
+    assert not differences(before, after)
 
 
 def _by_hook(model: nn.Module, images: Tensor, site: fa.Site, activation: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def test_an_image_does_not_depend_on_its_batch_mates(
     adapter = fa.wrap(model, labels=LABELS)
     sites = adapter.sites(images)
     pivots = list({sites[place % len(sites)].name: None for place in places})
-    before = conformance.state(model)
+    before = snapshot(model)
     arguments = {"strategy": strategy, "pivots": pivots, "steps": 4, "step_size": 0.05}
     try:
         together = adapter.refine(images, fa.Labels(evidence), **arguments)
@@ -168,5 +169,5 @@ def test_an_image_does_not_depend_on_its_batch_mates(
         alone = adapter.refine(images[index : index + 1], fa.Labels([row]), **arguments)
         assert torch.allclose(alone.after[0], together.after[index], atol=1e-5)
         assert alone.steps[0] == together.steps[index]
-    after = conformance.state(model)
-    assert all(conformance.same(after[name], before[name]) for name in after)
+    after = snapshot(model)
+    assert not differences(before, after)

@@ -1,0 +1,170 @@
+"""Models as strangers bring them: each test says the case."""
+
+import copy
+import os
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import feedback_adapter as fa
+from feedback_adapter.sites import frozen
+from feedback_adapter.testing import untouched
+
+TOLD = fa.Labels({"a": 1})
+CALL = nn.Module.__call__
+
+
+class Drops(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.ReLU())
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.head(F.dropout(self.stem(x).mean((2, 3)), 0.5, self.training))
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.qkv = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 48)
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x):
+        q, k, v = self.qkv(self.patches(x).flatten(2).transpose(1, 2)).chunk(3, -1)
+        return self.head(F.scaled_dot_product_attention(query=q, key=k, value=v).mean(1))
+
+
+class Ensemble(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2)
+        self.heads = nn.ModuleList(nn.Linear(8, 2) for _ in range(3))
+
+    def forward(self, x):
+        features = self.stem(x).relu().mean((2, 3))
+
+        def head(p, b):
+            return functional_call(self.heads[0], (p, b), (features,))
+
+        return vmap(head)(*stack_module_state(list(self.heads))).mean(0)
+
+
+class Frozen(nn.Module):
+    def __init__(self, mode):
+        super().__init__()
+        self.encoder, self.head, self.mode = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 2), mode
+
+    def forward(self, x):
+        with self.mode():
+            features = self.encoder(x)
+        return self.head(features.relu().mean((2, 3)))
+
+
+class Remembers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 2)
+        self.register_buffer("held", torch.zeros(1, 8))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        self.calls += 1
+        self.held = 0.8 * self.held + 0.2 * self.stem(x).relu().mean((2, 3))
+        return self.head(self.held)
+
+
+def refine(model, images, **options):
+    return fa.wrap(model, labels=["a", "b"]).refine(images, TOLD, **options)
+
+
+def test_a_graph_with_a_training_form_is_put_into_evaluation_mode_by_its_own_method():
+    model = create_feature_extractor(Drops(), return_nodes={"head": "head"})
+    code, images = model.code, torch.rand(2, 3, 32, 32)
+    expected = copy.deepcopy(model).eval()(images)["head"]
+    adapter = fa.wrap(model, outputs={"y": fa.Output(("a", "b"), select="head")})
+    assert torch.allclose(adapter.refine(images, TOLD).before["y"], expected, atol=1e-6)
+    assert model.training
+    assert model.code == code
+
+
+def test_attention_called_by_keyword():
+    model, images = Attends().eval(), torch.rand(2, 3, 32, 32)
+    assert torch.equal(fa.wrap(model, labels=["a", "b"]).predict(images), model(images))
+    with frozen(model):  # another thread's keyword calls pass
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(model(images)))
+        thread.start()
+        thread.join()
+    assert torch.equal(answers[0], model(images))
+
+
+@pytest.mark.parametrize("pivot", ["stem", "auto"])
+def test_an_ensemble_of_heads_by_vmap(pivot):
+    assert refine(Ensemble().eval(), torch.rand(2, 3, 16, 16), pivots=pivot).improved.all()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_an_encoder_that_runs_without_gradients(mode):
+    result = refine(Frozen(mode).eval(), torch.rand(2, 3, 16, 16), pivots="encoder")
+    assert result.improved.all()
+
+
+def test_lazy_modules_that_have_not_run_are_a_named_error():
+    model = nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(fa.errors.ModelError, match="Run it once"):
+        fa.wrap(model, labels=["a", "b"]).predict(torch.rand(2, 3, 8, 8))
+
+
+def test_buffers_that_a_forward_pass_writes_are_put_back():
+    model, images = Remembers().eval(), torch.rand(2, 3, 16, 16)
+    expected = copy.deepcopy(model)(images)
+    held = model.held
+    with pytest.raises(fa.errors.SiteError, match="keeps state"):
+        refine(model, images, pivots="stem")
+    assert model.held is held
+    assert int(model.calls) == 0
+    assert torch.equal(model(images), expected)
+
+
+def test_a_trace_in_another_thread_does_not_leave_our_call_behind():
+    model, images = Drops(), torch.rand(1, 3, 32, 32)
+    tracer = torch.fx.Tracer()
+    inside, leave = threading.Event(), threading.Event()
+
+    class Waits(nn.Module):
+        def forward(self, x):
+            inside.set()
+            leave.wait(10)
+            return x + 1
+
+    thread = threading.Thread(target=lambda: tracer.trace(Waits()))
+    with frozen(model):
+        thread.start()
+        assert inside.wait(10)
+    leave.set()
+    thread.join()
+    refine(model, images, pivots="stem")
+    assert nn.Linear(2, 2)(torch.ones(1, 2)).shape == (1, 2)  # no endless recursion
+    nn.Module.__call__ = CALL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_forked_while_a_model_is_held_has_it_as_it_was():
+    model = Drops().train()
+    with untouched(model), frozen(model):
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            fine = model.training and nn.Module.__call__ is CALL
+            fine &= all(p.requires_grad for p in model.parameters())
+            os.write(write, b"1" if fine else b"0")
+            os._exit(0)
+        assert os.read(read, 1) == b"1"
+        os.waitpid(child, 0)

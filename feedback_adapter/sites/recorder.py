@@ -24,7 +24,7 @@ from feedback_adapter.sites.nested import map_tensors, named_tensors, replace_te
 from feedback_adapter.sites.recording import Call, Recording
 from feedback_adapter.sites.replay import Replay
 from feedback_adapter.sites.saved import SavedTensor
-from feedback_adapter.sites.site import Site
+from feedback_adapter.sites.site import INPUT, Site
 from feedback_adapter.sites.torch_patches import storage_of
 
 __all__ = ["record"]
@@ -275,4 +275,5 @@ def _clean(path: str) -> str:
     """A module's path as it would be without `torch.compile`'s wrappers around it."""
     if path.split(".")[-1] == "_orig_mod":
         return "<compiled>"  # the wrapper has the name
-    return path.replace("_orig_mod.", "")
+    path = path.replace("_orig_mod.", "")
+    return f".{path}" if path in (INPUT, "auto") else path  # these words mean something else

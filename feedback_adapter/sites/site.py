@@ -18,7 +18,8 @@ class Site:
 
     Args:
         module: Path of the module whose call returns the activation, as in
-            `model.named_modules()`; `"input"` for the model's input.
+            `model.named_modules()`; `"input"` for the model's input. A module that is itself
+            called `input` or `auto` is written `.input` or `.auto`.
         call: How many calls of that module came before, in one forward pass.
         selector: Which tensor of what the call returned (`""`: the value itself).
 
@@ -39,8 +40,10 @@ class Site:
         if isinstance(name, Site):
             return Site(name.module, name.call, name.selector)
         module, _, selector = name.partition(":")
-        module, _, call = module.partition("#")
-        return Site(module, int(call) if call.isdigit() else 0, selector)
+        path, _, call = module.rpartition("#")
+        if path and call.isdecimal():
+            return Site(path, int(call), selector)
+        return Site(module, 0, selector)
 
     @property
     def name(self) -> str:

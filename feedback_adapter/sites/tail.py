@@ -196,6 +196,12 @@ def _record(
             raise SiteError(
                 f"{site.name!r} is {activation.value().dtype}: a pivot must be floating point."
             )
+        shape = tuple(activation.value().shape)
+        if shape[:1] != (inputs.batch,):
+            raise SiteError(
+                f"{site.name!r} is {shape} for {inputs.batch} images: the first dimension of a "
+                "pivot must be the batch. Choose one of `adapter.sites(images)`."
+            )
     return Tail(model, inputs, recording, saved, given)
 
 

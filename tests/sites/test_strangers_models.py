@@ -168,3 +168,39 @@ def test_a_child_forked_while_a_model_is_held_has_it_as_it_was():
             os._exit(0)
         assert os.read(read, 1) == b"1"
         os.waitpid(child, 0)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.input, self.auto, self.output = nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.output(self.auto(self.input(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("pivot", ["input", ".input", ".auto", "auto", "output"])
+def test_modules_whose_names_mean_something_else(pivot):
+    model, images = Named().eval(), torch.rand(2, 3, 16, 16)
+    names = [site.name for site in fa.wrap(model, labels=["a", "b"]).sites(images)]
+    assert names == ["input", ".input", ".auto", "output"]
+    assert refine(model, images, pivots=pivot).improved.all()
+
+
+def test_a_call_that_is_no_number_is_an_error():
+    with pytest.raises(fa.errors.SiteError, match="There is no site 'output#one'"):
+        refine(Named().eval(), torch.rand(2, 3, 16, 16), pivots="output#one")
+
+
+def test_a_pivot_whose_first_dimension_is_not_the_batch_is_refused():
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches, self.head = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 2)
+            self.layer = nn.TransformerEncoderLayer(16, 2, 32)
+
+        def forward(self, x):
+            return self.head(self.layer(self.patches(x).flatten(2).permute(2, 0, 1)).mean(0))
+
+    with pytest.raises(fa.errors.SiteError, match="first dimension of a pivot must be the batch"):
+        refine(Sequence().eval(), torch.rand(3, 3, 32, 32), pivots="layer")

@@ -34,7 +34,7 @@ UNUSED = "unchanged: the posterior can't use what is known of the image; try str
 
 @dataclasses.dataclass(frozen=True)
 class PosteriorOptions:
-    """Options of the posterior. The defaults were the best on dev, for words and for objects.
+    """Options of the posterior. The defaults were good on dev, for words and for objects.
 
     Args:
         joint: Weight, in [-10, 10], of the joint Gaussian's move.

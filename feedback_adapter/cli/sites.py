@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -71,8 +71,6 @@ def _adapter(name: str) -> tuple[Adapter, tuple[int, int]]:
         network = fa.Architecture("timm", name).build()
         _, height, width = network.pretrained_cfg.get("input_size", (3, 224, 224))  # pyright: ignore
         count = network.num_classes  # pyright: ignore
-        return fa.Adapter(network, {"output": fa.Output([str(i) for i in range(count)])}), (
-            height,
-            width,
-        )  # pyright: ignore
+        labels = tuple(map(str, range(cast("int", count))))
+        return fa.Adapter(network, {"output": fa.Output(labels)}), (height, width)
     return adapter, adapter.transform.size if adapter.transform else (224, 224)

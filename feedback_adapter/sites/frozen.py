@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -101,7 +101,7 @@ def _set(holder: object, changes: list[Change], model: nn.Module) -> None:
 def _restore(holder: object) -> None:
     """Put back what nobody else holds; it can be called again where it was interrupted."""
     with _lock:
-        for held in (_held, _states):
+        for held in cast("tuple[dict[Any, Any], ...]", (_held, _states)):
             for key, what in list(held.items()):
                 if what.holders <= {holder}:
                     what.put_back()

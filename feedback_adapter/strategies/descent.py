@@ -194,7 +194,7 @@ def descend(
         hold: Whether each image's result at the pivots is wanted.
 
     Returns:
-        The log, and `{site name: (batch, ...)}` or nothing.
+        The log; and each pivot's result (batch, ...) by its site's name, or nothing.
     """
     options = descent.options
     point = descent.init()

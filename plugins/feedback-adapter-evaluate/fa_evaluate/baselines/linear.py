@@ -37,7 +37,11 @@ def ridge(
     x = x - mean
     gram = x.T @ x / len(x) + strength * np.eye(x.shape[1])
     weight: np.ndarray = np.linalg.solve(gram, x.T @ (y - level) / len(x))
-    return lambda logits, said: (inputs(logits, said, known) - mean) @ weight + level
+
+    def predict(logits: np.ndarray, said: np.ndarray) -> np.ndarray:
+        return np.asarray((inputs(logits, said, known) - mean) @ weight + level)
+
+    return predict
 
 
 def logistic(

@@ -1,0 +1,127 @@
+"""The strategy `backward`: explain the image by objects, starting from what is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fa_backward.errors import BackwardError
+from fa_backward.model import SEEN, GenerativeModel
+from fa_backward.net import GenerativeNet
+from fa_backward.place import Place
+from feedback_adapter.evidence import All, Evidence
+from feedback_adapter.options import check, whole, within
+from feedback_adapter.outputs import Outputs
+from feedback_adapter.refinement import Refinement
+from feedback_adapter.strategies.base import Facts, Problem, Strategy
+
+__all__ = ["BackwardOptions", "BackwardStrategy", "suits"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BackwardOptions:
+    """Options of the strategy `backward`.
+
+    Args:
+        beam: How many hypotheses go down from the top, at least 1.
+        fine: How many of the best are searched again around their places, at least 0.
+        tau: What a nat of log-odds counts in a logit, in [0, 1].
+        bias: Log-odds at which a category is as likely there as not, in nats.
+
+    Raises:
+        OptionsError: A value is out of its range.
+    """
+
+    beam: int = 15
+    fine: int = 3
+    tau: float = 0.01
+    bias: float = 300.0
+
+    def __post_init__(self) -> None:
+        check(self, {"beam": whole(1), "fine": whole(0), "tau": within(0, 1)})
+
+
+def suits(facts: Facts) -> float | None:
+    """The default where a place is known and the model can look there."""
+    with_place = isinstance(facts.model, GenerativeNet) and places(facts.evidence)
+    return 11.0 if with_place else None
+
+
+class BackwardStrategy(Strategy[BackwardOptions]):
+    """Searches each image for one object of each category.
+
+    What is known to be there is explained first, at its place if that is known, and taken out
+    of the image; the other categories are looked for in the rest. A category's logit is then
+    tau (logsumexp over the beam of log-odds + log P(H)) - tau bias, and what is known holds as
+    it is. An image of which nothing is known stays as it is.
+    """
+
+    @torch.no_grad()
+    def refine(self, problem: Problem) -> Refinement:
+        """Refine one batch. See `Strategy.refine`."""
+        if not isinstance(problem.model, GenerativeNet):
+            raise BackwardError(
+                f"strategy='backward' needs a model with a generative model of its activations, "
+                f"and this is a {type(problem.model).__name__}. Load a checkpoint such as "
+                "'planes-backward', or fit one: fa_backward.GenerativeModel.fit."
+            )
+        model = problem.model.generative()
+        model = model.with_options(beam=self.options.beam, fine=self.options.fine)
+        before = problem.unrefined()
+        (name,) = list(before)[:1]
+        clamped = problem.evidence.clamp(before)[name]
+        known = problem.evidence.known(before)[name]
+        where = places(problem.evidence)
+        rows = []
+        for index, image in enumerate(problem.inputs.images):
+            at = [p for p in where if p.box(index) is not None]
+            if not at and not known[index].any():
+                rows.append(before[name][index])
+                continue
+            present = known[index] & (clamped[index] > 0)
+            logits = self._logits(model, image, present, known[index], at, index)
+            rows.append(torch.where(known[index], clamped[index], logits))
+        after = problem.evidence.clamp(Outputs({name: torch.stack(rows)}, before.specs))
+        return Refinement.of(
+            problem.evidence,
+            before,
+            after,
+            status="searched the whole image once",
+            pivots=tuple(f"net.{name}" for name in problem.model.activations.names[:-1]),
+        )
+
+    def _logits(
+        self,
+        model: GenerativeModel,
+        image: Tensor,
+        present: Tensor,
+        known: Tensor,
+        places: list[Place],
+        index: int,
+    ) -> Tensor:
+        def look(centres: Tensor) -> Tensor:
+            return sum((p.log_prior(index, centres) for p in places), centres.new_zeros(()))
+
+        place = look if places else None
+        rest = image
+        for category in present.nonzero()[:, 0].tolist():
+            (found,) = model.backward(rest[None], [model.categories[category]], place=place)
+            hole = F.max_pool2d((found.mask > SEEN)[None].float(), 3, 1, 1)
+            rest = rest * (1 - hole)
+        if present.any():
+            place = None  # the place was that of what is known to be there
+        logits = torch.zeros(len(known))
+        for category in (~known).nonzero()[:, 0].tolist():
+            (found,) = model.backward(rest[None], [model.categories[category]], place=place)
+            odds = torch.logsumexp(found.alternatives.score, 0)
+            logits[category] = self.options.tau * (odds - self.options.bias)
+        return logits
+
+
+def places(evidence: Evidence) -> list[Place]:
+    """Every `Place` in some evidence."""
+    parts = evidence.parts if isinstance(evidence, All) else (evidence,)
+    return [part for part in parts if isinstance(part, Place)]

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LARGEST = 80.0  # exp of more than this is too close to float32's end
+
 
 @dataclass(frozen=True)
 class Posterior:
@@ -34,6 +36,28 @@ def log_ratio(found: Tensor, mean: Tensor, variance: Tensor, log_background: Ten
     """log N(found; mean, variance) - log p_background(found), per element, in nats."""
     gauss = -0.5 * (found - mean) ** 2 / variance - 0.5 * torch.log(2 * math.pi * variance)
     return gauss - log_background
+
+
+def log_odds(
+    logit: Tensor,
+    mean: Tensor,
+    spread: Tensor,
+    found: Tensor,
+    noise: Tensor,
+    log_background: Tensor,
+    visible: float,
+) -> Tensor:
+    """The log-odds of `posterior` alone, much faster: log(1 + pi v (r - 1)).
+
+    r is cut at exp(80), far above what matters to a sum.
+    """
+    variance = spread**2 + noise**2
+    ratio = (found - mean).square_().mul_(-0.5 / variance)
+    ratio.sub_(log_background + 0.5 * torch.log(2 * math.pi * variance))
+    if logit.shape[-3] == 1:
+        ratio = ratio.sum(-3, keepdim=True)
+    gate = torch.sigmoid(logit).mul_(min(max(visible, 1e-6), 1 - 1e-6))
+    return ratio.clamp_(max=LARGEST).expm1_().mul_(gate).log1p_()
 
 
 def posterior(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fa_backward.colours import log_density
 from fa_backward.decoder import OFF, Decoder
-from fa_backward.gated import Posterior, posterior
+from fa_backward.gated import Posterior, log_odds, posterior
 from fa_backward.observation import ON, Observation
 from fa_backward.templates import Templates
 
@@ -109,6 +109,17 @@ class Activations(nn.Module):
         return Posterior(
             result.value * alive, result.log_odds * alive, result.on * alive, result.seen
         )
+
+    def odds(self, level: int, logit: Tensor, mean: Tensor, found: Tensor, background=None):
+        """The log-odds of `settle`, summed over each hypothesis: (...,) in float64, in nats."""
+        observation = self.observations[level]
+        if background is None:
+            background = self.log_background(level, found)
+        visible, noise = float(observation.visible), self.noise(level)
+        each = log_odds(logit, mean, self.spread(level), found, noise, background, visible)
+        if each.shape[-3] > 1:
+            each = each.mul_(observation.alive[:, None, None])
+        return each.sum((-3, -2, -1), dtype=torch.float64)
 
     def spread(self, level: int) -> Tensor:
         """s0 of a level, (C, 1, 1)."""

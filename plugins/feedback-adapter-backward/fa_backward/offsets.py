@@ -12,6 +12,8 @@ def window(reach: int) -> list[tuple[int, int]]:
 
 def shift(cells: Tensor, down: int, right: int, fill: float) -> Tensor:
     """Move the last two dimensions by whole cells; what comes in from outside is `fill`."""
+    if down == right == 0:
+        return cells
     height, width = cells.shape[-2:]
     moved = torch.full_like(cells, fill)
     to_rows, from_rows = _ranges(down, height)

@@ -81,6 +81,11 @@ class Published(Activations):
         """1 where a template's mean is above the threshold, and 0 elsewhere."""
         return (self.templates.mean[index].float() >= self.thresholds(0).threshold).float()
 
+    def odds(self, level: int, logit: Tensor, mean: Tensor, found: Tensor, background=None):
+        """The log-odds of `settle`, summed over each hypothesis. See `Activations.odds`."""
+        settled = self.settle(level, logit, mean, found, background)
+        return settled.log_odds.sum((-3, -2, -1), dtype=torch.float64)
+
     def settle(self, level, logit, mean, found, log_background=None) -> Posterior:
         """The MAP of each element. See `Activations.settle`."""
         del logit, log_background  # no gates, and one background for all scenes

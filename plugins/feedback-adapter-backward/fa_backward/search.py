@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,12 @@ class SearchOptions:
         top_reach: Offsets of templates, in cells of the top site.
         reach: Offsets of components, in cells, for each level below the top.
         candidates: Hypotheses that are scored exactly at the top.
-        beam: How many of them go down; 1 is the greedy search of the paper.
+        beam: How many of them go down to each level below the top; the last number holds for
+            the rest. (1,) is the greedy search of the paper.
         fine: How many different best ones are searched again in frames around them.
+        fine_beam: `beam` of that second search.
+        fine_zooms: Its magnifications, times the first ones.
+        fine_shifts: Its shifts, in cells of the top.
         weights: Each level's share in the score, from the top to the image.
         evidence: Whether each level listens to the scene.
         memory: Bytes that the largest intermediate tensor may have.
@@ -40,8 +44,9 @@ class SearchOptions:
     top_reach: int = 2
     reach: tuple[int, ...] = (0, 0, 0, 0)
     candidates: int = 60
-    beam: int = 15
+    beam: tuple[int, ...] = (15, 15, 10, 6)
     fine: int = 3
+    fine_beam: tuple[int, ...] = (10, 8, 5, 4)
     fine_zooms: tuple[float, ...] = (0.94, 1.0, 1.06)
     fine_shifts: tuple[float, ...] = (-0.25, 0.25)
     weights: tuple[float, ...] = (1.0, 1.0, 0.5, 0.25, 0.25)
@@ -116,7 +121,7 @@ def search(
             z = found.frame[index].zoom * zoom
             steps = [cell * step for step in options.fine_shifts]
             around += [Frame(1, 0, 0).around(y, x, z, dy, dx) for dy in steps for dx in steps]
-    closer = replace(options, top_reach=0)
+    closer = replace(options, top_reach=0, beam=options.fine_beam)
     return _search(model, network, image, log_prior, closer, place, around)
 
 
@@ -147,38 +152,77 @@ def _search(model, network, image, log_prior, options, place, frames) -> Hypothe
     extra = prior[template]
     if place is not None:
         extra = extra + _place_prior(model, frames, offsets, place)[view, best % len(offsets)]
-    settled = _settle_top(model, template, offset, found[0][view] if options.evidence[0] else None)
-    odds = [settled.log_odds.double().sum((1, 2, 3))]
-    score = options.weights[0] * odds[0] + extra
-    keep = score.topk(min(options.beam, len(score))).indices
-    view, template, offset, score = view[keep], template[keep], offset[keep], score[keep]
-    above, odds = settled.value[keep], [odds[0][keep]]
-    parent, components, moves = template, [], []
+    logit, mean = _moved_templates(model, template, offset)
+    seen = found[0][view] if options.evidence[0] else None
+    odds = 0.0 if seen is None else model.odds(0, logit, mean, seen)
+    keep = (options.weights[0] * odds + extra).topk(min(options.beam[0], len(extra))).indices
+    settled = model.settle(0, logit[keep], mean[keep], None if seen is None else seen[keep])
+    beam = _Beam(
+        options.weights[0] * odds[keep] + extra[keep] if seen is not None else extra[keep],
+        settled,
+        template[keep],
+        view[keep],
+        template[keep],
+        offset[keep],
+        [odds[keep] if seen is not None else torch.zeros(len(keep), dtype=torch.float64)],
+        [],
+        [],
+    )
     for level in range(1, len(model.names)):
-        seen = found[level][view] if options.evidence[level] else None
-        result, component, move, gain = _down(model, level, above, seen, parent, options)
-        odds.append(result.log_odds.double().sum((1, 2, 3)))
-        score = score + options.weights[level] * odds[-1] + gain
-        components.append(component)
-        moves.append(move)
-        above, parent = result.value, component
-    order = score.argsort(descending=True)
+        beam = beam.best(options.beam[min(level, len(options.beam)) - 1])
+        seen = found[level][beam.view] if options.evidence[level] else None
+        beam = _down(model, level, beam, seen, options)
+    beam = beam.best(len(beam.score))
     scale = model.observations[-1].scale[:, None, None]
-    back = lambda maps: torch.cat(  # noqa: E731
-        [frames[int(view[i])].back(maps[i][None]) for i in order.tolist()]
-    )
+    views = tuple(frames[i] for i in beam.view.tolist())
+
+    def back(maps: Tensor) -> Tensor:
+        return torch.cat([f.back(m[None]) for f, m in zip(views, maps, strict=True)])
+
+    last = beam.settled
     return Hypotheses(
-        score[order],
-        torch.stack(odds, 1)[order],
-        template[order],
-        offset[order],
-        torch.stack(components, 1)[order],
-        torch.stack(moves, 1)[order],
-        tuple(frames[int(view[i])] for i in order.tolist()),
-        back(result.on * result.seen)[:, 0],
-        back(result.on)[:, 0],
-        back(above * scale),
+        beam.score,
+        torch.stack(beam.odds, 1),
+        beam.template,
+        beam.offset,
+        torch.stack(beam.components, 1),
+        torch.stack(beam.moves, 1),
+        views,
+        back(last.on * last.seen)[:, 0],
+        back(last.on)[:, 0],
+        back(last.value * scale),
     )
+
+
+@dataclass(frozen=True)
+class _Beam:
+    """Partial assignments: what each has chosen so far, and what it expects at this level."""
+
+    score: Tensor
+    settled: Posterior
+    parent: Tensor
+    view: Tensor
+    template: Tensor
+    offset: Tensor
+    odds: list[Tensor]
+    components: list[Tensor]
+    moves: list[Tensor]
+
+    def best(self, count: int) -> "_Beam":
+        """The best few, in order."""
+        keep = self.score.argsort(descending=True)[:count]
+        settled = Posterior(*(getattr(self.settled, f.name)[keep] for f in fields(Posterior)))
+        return _Beam(
+            self.score[keep],
+            settled,
+            self.parent[keep],
+            self.view[keep],
+            self.template[keep],
+            self.offset[keep],
+            [part[keep] for part in self.odds],
+            [part[keep] for part in self.components],
+            [part[keep] for part in self.moves],
+        )
 
 
 def rough_scores(model: Activations, found: Tensor, allowed: Tensor, options) -> Tensor:
@@ -219,57 +263,64 @@ def _place_prior(model, frames, offsets, place: Place) -> Tensor:
     return place(torch.tensor(centres)).view(len(frames), len(offsets))
 
 
-def _settle_top(model: Activations, template, offset, found) -> Posterior:
-    rows = zip(template.tolist(), offset.tolist(), strict=True)
-    logit, mean = zip(
-        *(
-            (
-                shift(model.templates.logit[k].float(), down, right, OFF),
-                shift(model.templates.mean[k].float(), down, right, 1.0),
-            )
-            for k, (down, right) in rows
-        ),
-        strict=True,
-    )
-    return model.settle(0, torch.stack(logit), torch.stack(mean), found)
+def _moved_templates(model: Activations, template: Tensor, offset: Tensor):
+    """Gates' logits and means of some templates, each moved by its own offset."""
+    templates, rows = model.templates, zip(template.tolist(), offset.tolist(), strict=True)
+    pairs = [
+        (
+            shift(templates.logit[k].float(), down, right, OFF),
+            shift(templates.mean[k].float(), down, right, 1.0),
+        )
+        for k, (down, right) in rows
+    ]
+    return torch.stack([logit for logit, _ in pairs]), torch.stack([mean for _, mean in pairs])
 
 
-def _down(model: Activations, level: int, above, found, parent, options):
-    """One level down: every hypothesis takes its best component and offset.
-
-    Returns:
-        What it settles on, component (n,), move (n, 2) and log-prior (n,).
-    """
-    logit, mean = model.predict(level, above)
-    prior = model.log_bigram(level)[parent]
+def _down(model: Activations, level: int, beam: _Beam, found: Tensor | None, options) -> _Beam:
+    """One level down: every assignment takes its best component and offset."""
+    logit, mean = model.predict(level, beam.settled.value)
+    prior = model.log_bigram(level)[beam.parent]
     moves = window(options.reach[level - 1])
-    rows = torch.arange(len(above), device=above.device)
-    if found is None:
-        component = prior.argmax(1)
-        result = model.settle(level, logit[rows, component], mean[rows, component], None)
-        still = torch.zeros(len(rows), 2, dtype=torch.long, device=above.device)
-        return result, component, still, prior[rows, component]
+    rows = torch.arange(len(prior), device=prior.device)
     background = None
-    if level == len(model.names) - 1:
-        background = model.scene_background(found, logit)
-    size = mean[0].numel() * 4
-    totals = []
-    for chunk in rows.split(max(1, options.memory // size)):
-        local = None if background is None else background[chunk][:, None]
-        each = []
-        for down, right in moves:
-            moved = shift(logit[chunk], down, right, OFF), shift(mean[chunk], down, right, 1.0)
-            settled = model.settle(level, *moved, found[chunk][:, None], local)
-            each.append(settled.log_odds.double().sum((2, 3, 4)))
-        totals.append(torch.stack(each, 2))
-    total = options.weights[level] * torch.cat(totals) + prior[:, :, None]
-    best = total.flatten(1).argmax(1)
-    component, which = best // len(moves), best % len(moves)
-    move = torch.tensor(moves, device=above.device)[which]
+    if found is None:
+        total = prior[:, :, None].double()
+        moves = [(0, 0)]
+    else:
+        if level == len(model.names) - 1:
+            background = model.scene_background(found, logit)
+        total = _odds(model, level, logit, mean, found, background, moves, options.memory)
+        total = options.weights[level] * total + prior[:, :, None]
+    value, best = total.flatten(1).max(1)
+    component = best // len(moves)
+    move = torch.tensor(moves, device=best.device)[best % len(moves)]
     chosen = [
         (shift(logit[i, k], *m, OFF), shift(mean[i, k], *m, 1.0))
         for i, (k, m) in enumerate(zip(component.tolist(), move.tolist(), strict=True))
     ]
     logits, means = (torch.stack(part) for part in zip(*chosen, strict=True))
-    result = model.settle(level, logits, means, found, background)
-    return result, component, move, prior[rows, component]
+    gain = prior[rows, component]
+    weight = options.weights[level]
+    odds = (value - gain) / weight if found is not None and weight else torch.zeros_like(value)
+    return replace(
+        beam,
+        score=beam.score + value,
+        settled=model.settle(level, logits, means, found, background),
+        parent=component,
+        odds=[*beam.odds, odds],
+        components=[*beam.components, component],
+        moves=[*beam.moves, move],
+    )
+
+
+def _odds(model, level, logit, mean, found, background, moves, memory: int) -> Tensor:
+    """Log-odds of all components and offsets, (n, K, offsets), in chunks that fit the memory."""
+    chunks = []
+    for rows in torch.arange(len(mean)).split(max(1, memory // (mean[0].numel() * 4))):
+        local = None if background is None else background[rows][:, None]
+        each = []
+        for down, right in moves:
+            moved = shift(logit[rows], down, right, OFF), shift(mean[rows], down, right, 1.0)
+            each.append(model.odds(level, *moved, found[rows][:, None], local))
+        chunks.append(torch.stack(each, 2))
+    return torch.cat(chunks)

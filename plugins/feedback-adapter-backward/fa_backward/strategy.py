@@ -26,8 +26,7 @@ class BackwardOptions:
     """Options of the strategy `backward`.
 
     Args:
-        beam: How many hypotheses go down from the top, at least 1.
-        fine: How many of the best are searched again around their places, at least 0.
+        fine: How many of the best hypotheses are searched again around their places, at least 0.
         tau: What a nat of log-odds counts in a logit, in [0, 1].
         bias: Log-odds at which a category is as likely there as not, in nats.
 
@@ -35,13 +34,12 @@ class BackwardOptions:
         OptionsError: A value is out of its range.
     """
 
-    beam: int = 15
     fine: int = 3
     tau: float = 0.01
     bias: float = 300.0
 
     def __post_init__(self) -> None:
-        check(self, {"beam": whole(1), "fine": whole(0), "tau": within(0, 1)})
+        check(self, {"fine": whole(0), "tau": within(0, 1)})
 
 
 def suits(facts: Facts) -> float | None:
@@ -69,7 +67,7 @@ class BackwardStrategy(Strategy[BackwardOptions]):
                 "'planes-backward', or fit one: fa_backward.GenerativeModel.fit."
             )
         model = problem.model.generative()
-        model = model.with_options(beam=self.options.beam, fine=self.options.fine)
+        model = model.with_options(fine=self.options.fine)
         before = problem.unrefined()
         (name,) = list(before)[:1]
         clamped = problem.evidence.clamp(before)[name]

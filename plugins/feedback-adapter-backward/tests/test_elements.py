@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fa_backward.gated import posterior
+from fa_backward.gated import log_odds, posterior
 from fa_backward.thresholded import Thresholds, fit_thresholds, log_normal, map_elements
 
 numbers = st.floats(-1, 4, allow_nan=False)
@@ -98,3 +98,14 @@ def test_thresholds_are_recovered_from_data_of_a_known_model():
     assert site.beta.item() == pytest.approx(0.3, abs=0.01)
     assert site.background.item() == pytest.approx(0.5, abs=0.01)
     assert likelihood.argmax() == 6
+
+
+@pytest.mark.parametrize("gates", [1, 3])
+def test_log_odds_alone_are_those_of_the_posterior(gates):
+    generator = torch.Generator().manual_seed(0)
+    some = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
+    args = (
+        4 * some(5, gates, 6, 6) - 2, 3 * some(5, 3, 6, 6), 0.3 + some(3, 1, 1),
+        3 * some(5, 3, 6, 6), 0.3 + some(3, 1, 1), -4 * some(5, 3, 6, 6), 0.8,
+    )  # fmt: skip
+    torch.testing.assert_close(log_odds(*args), posterior(*args).log_odds, rtol=1e-4, atol=1e-5)

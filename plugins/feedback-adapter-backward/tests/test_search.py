@@ -14,7 +14,7 @@ from fa_backward.search import SearchOptions, rough_scores, search
 
 SHAPES = {"top": (6, 4, 4), "low": (5, 8, 8), IMAGE: (3, 16, 16)}
 ONE_FRAME = SearchOptions(
-    zooms=(1.0,), halves=False, fine=0, top_reach=1, reach=(0, 0), candidates=45, beam=45,
+    zooms=(1.0,), halves=False, fine=0, top_reach=1, reach=(0, 0), candidates=45, beam=(45,),
     weights=(1.0, 1.0, 1.0), evidence=(True, True, True),
 )  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_greedy_is_exhaustive_where_layers_are_independent(model):
     prior = torch.tensor([0.5, 0.5]).log()
     scores = every_assignment(model, image(1), prior)
     best = max(scores, key=scores.get)
-    every = SearchOptions(**{**vars(ONE_FRAME), "beam": 1})
+    every = SearchOptions(**{**vars(ONE_FRAME), "beam": (1,)})
     found = search(model, network, image(1), prior, every)
     assert len(found) == 1
     key = (int(found.template[0]), tuple(found.offset[0].tolist()), *found.components[0].tolist())

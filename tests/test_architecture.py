@@ -55,9 +55,7 @@ def test_no_strategy_is_named_where_all_are_equal(part):
     "tests",
     [
         pytest.param(False, id="code"),
-        pytest.param(
-            True, id="tests", marks=pytest.mark.xfail(strict=False, reason="two are to be split")
-        ),
+        pytest.param(True, id="tests"),
     ],
 )
 def test_every_file_is_short(tests):

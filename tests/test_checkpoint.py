@@ -11,14 +11,13 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import feedback_adapter as fa
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.plugins import scoped
-from feedback_adapter.testing import LABELS, TinyNet, tiny_images
+from feedback_adapter.testing import LABELS
 
 PACKAGE = Path(fa.__file__).parent
 TOLD = fa.Labels({"cat": 1, "snow": [0, None]})
@@ -108,67 +107,6 @@ def test_everything_comes_back(saved, resnet):
     assert fa.load(str(saved)).labels == LABELS
     fa.wrap(resnet, labels=LABELS).save(saved)  # over one that save wrote
     assert fa.load(saved).transform is None
-
-
-def test_torchvision(tmp_path):
-    model = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
-    adapter = fa.wrap(model, labels=LABELS, kind="multiclass")
-    with pytest.raises(CheckpointError, match=r"first difference.*Pass save\(.*Architecture"):
-        adapter.save(tmp_path / "no", architecture=fa.Architecture("timm", "test_resnet"))
-    how = fa.Architecture("torchvision", "shufflenet_v2_x0_5", {"num_classes": 4})
-    loaded = fa.load(adapter.save(tmp_path / "yes", architecture=how))
-    images = torch.randn(2, 3, 64, 64)
-    assert torch.equal(loaded.predict(images), adapter.predict(images))
-    assert loaded.outputs["output"].kind == "multiclass"
-
-
-def test_a_model_of_ones_own(tmp_path):
-    adapter = fa.wrap(TinyNet(seed=3), labels=LABELS)
-    folder = adapter.save(tmp_path / "own")
-    with pytest.raises(CheckpointError, match=r"only you can build: load\(\.\.\., model=yours\)"):
-        fa.load(folder)
-    loaded = fa.load(folder, model=TinyNet(seed=4))
-    assert torch.equal(loaded.predict(tiny_images(2)), adapter.predict(tiny_images(2)))
-    with pytest.raises(CheckpointError, match=r"weights of .* don't fit the model"):
-        fa.load(folder, model=TinyNet(labels=5))
-
-
-def test_several_outputs_come_back(tmp_path):
-    class Two(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = TinyNet(2, seed=1), TinyNet(3, seed=2)
-
-        def forward(self, x):
-            return {"a": self.a(x), "rest": [self.b(x)]}
-
-    outputs = {
-        "tags": fa.Output(("dog", "ball"), select="a"),
-        "scene": fa.Output(("sea", "city", "hill"), "multiclass", select="rest.0"),
-    }
-    adapter = fa.wrap(Two(), outputs=outputs)
-    loaded = fa.load(adapter.save(tmp_path / "two"), model=Two())
-    assert loaded.outputs == outputs
-    there, here = loaded.predict(tiny_images(2)), adapter.predict(tiny_images(2))
-    assert torch.equal(there["scene"], here["scene"])
-    assert torch.equal(there["tags"], here["tags"])
-
-
-def test_tied_weights_and_other_dtypes(tmp_path):
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = TinyNet()
-            self.again = self.net.again
-
-        def forward(self, x):
-            return self.net(x)
-
-    adapter = fa.wrap(Tied().double(), labels=LABELS)
-    loaded = fa.load(adapter.save(tmp_path / "tied"), model=Tied())
-    assert next(loaded.model.parameters()).dtype == torch.float64
-    images = tiny_images(2).double()
-    assert torch.equal(loaded.predict(images), adapter.predict(images))
 
 
 def test_the_zoos_float16(saved, resnet):

@@ -63,8 +63,8 @@ class BackwardStrategy(Strategy[BackwardOptions]):
         if not isinstance(problem.model, GenerativeNet):
             raise BackwardError(
                 f"strategy='backward' needs a model with a generative model of its activations, "
-                f"and this is a {type(problem.model).__name__}. Load a checkpoint such as "
-                "'planes-backward', or fit one: fa_backward.GenerativeModel.fit."
+                f"and this is a {type(problem.model).__name__}. Load a "
+                "checkpoint that brings one, or fit it: fa_backward.GenerativeModel.fit."
             )
         model = problem.model.generative()
         model = model.with_options(fine=self.options.fine)

@@ -10,16 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import typer
 from command import HERE, Device, Only, Out, Seconds, Seeds, Steps, Test, Workers
 from pool import Job, run
-from small import work
-
-METHODS = (
-    "loop",
-    "feedforward",
-    "untied",
-    "ensemble",
-    "unet",
-    "unet loop",
-)
+from small import ORDER, work
 
 
 def main(
@@ -46,7 +37,7 @@ def main(
             },
         )
         for seed in range(seeds)
-        for method in only or METHODS
+        for method in only or ORDER[:6]
         for examples in (2, 4, 8, 16, 32)
     ]
     run(jobs, work, out, workers=workers, seconds=seconds)

@@ -16,7 +16,7 @@ from triangle_task import Task, train
 
 from fa_dfm import DFM
 
-__all__ = ["ENSEMBLE", "METHODS", "work"]
+__all__ = ["ENSEMBLE", "METHODS", "ORDER", "work"]
 
 ENSEMBLE = 7
 """Feedforward networks that do as many multiply-adds as the loop."""
@@ -25,6 +25,12 @@ METHODS = SMALL | {
     "ensemble": SMALL["feedforward"],
     "loop, all gradients": dataclasses.replace(SMALL["loop"], truncate=False),
 }
+
+ORDER = (
+    *("loop", "feedforward", "untied", "ensemble"),
+    *("unet", "unet loop", "loop, all gradients", "published"),
+)
+"""The methods of the tables, the most important first: time may end before the last."""
 
 
 def _pixels(_white: Any, meant: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

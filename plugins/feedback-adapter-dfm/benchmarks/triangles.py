@@ -10,18 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import typer
 from command import HERE, Device, Only, Out, Seconds, Seeds, Steps, Test, Workers
 from pool import Job, run
-from small import work
-
-METHODS = (
-    "loop",
-    "feedforward",
-    "untied",
-    "ensemble",
-    "unet",
-    "unet loop",
-    "loop, all gradients",
-    "published",
-)
+from small import ORDER, work
 
 
 def main(
@@ -49,7 +38,7 @@ def main(
         )
         for side in sides
         for seed in range(seeds)
-        for method in only or METHODS
+        for method in only or ORDER
     ]
     run(jobs, work, out, workers=workers, seconds=seconds)
 

@@ -186,8 +186,7 @@ def write_folder(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     *,
-    dtype: str = "as saved",
-    buffers: Mapping[str, str] | None = None,
+    weights: Mapping[str, Any],
     priors: Mapping[str, LabelPrior] | None = None,
     text: str = "",
 ) -> dict[str, Any]:
@@ -202,8 +201,8 @@ def write_folder(
         config: What config.json shall hold, without `"format"`, `"weights"` and `"priors"`,
             which are added here.
         tensors: The weights, contiguous, sharing no memory.
-        dtype: How they are stored, one of `schema.DTYPES`.
-        buffers: The dtypes of buffers that aren't among the weights.
+        weights: What config.json shall note of them beside the file: `"dtype"`, one of
+            `schema.DTYPES`, and what `tensors.state_of` adds.
         priors: Label statistics, by output.
         text: The page for readers; empty writes none.
 
@@ -217,11 +216,8 @@ def write_folder(
     config = only_data(dict(config), CONFIG)
     with _staging(folder) as staging:
         taken = _files_of(folder)
-        weights = _stored(staging, WEIGHTS, tensors, taken)
-        noted: dict[str, Any] = {**dataclasses.asdict(weights), "dtype": dtype}
-        if buffers:
-            noted["buffers"] = dict(buffers)
-        config = {"format": FORMAT, **config, "weights": noted}
+        file = dataclasses.asdict(_stored(staging, WEIGHTS, tensors, taken))
+        config = {"format": FORMAT, **config, "weights": {**file, **weights}}
         for index, (output, prior) in enumerate((priors or {}).items()):
             plain = output.replace("_", "").replace("-", "").isalnum() and output.isascii()
             name = f"prior-{output if plain else index}.safetensors"
@@ -265,7 +261,7 @@ def _stored(
     path = staging / name
     try:
         safetensors.torch.save_file(dict(tensors), path)
-    except (RuntimeError, ValueError, TypeError, safetensors.SafetensorError) as error:
+    except (LookupError, RuntimeError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"safetensors can't hold these weights: {error}") from error
     path.chmod(0o644)  # safetensors makes it private; a package is for everybody
     sha256 = _sha256(path)

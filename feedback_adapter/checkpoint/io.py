@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.format import (
@@ -21,10 +21,12 @@ from feedback_adapter.checkpoint.format import (
     write_folder,
 )
 from feedback_adapter.checkpoint.rebuild import check_same, of_timm
+from feedback_adapter.checkpoint.tensors import fill, state_of
 from feedback_adapter.defaults import Defaults
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.outputs import Output
 from feedback_adapter.prior import LabelPrior
+from feedback_adapter.strategies.solvers import solver_note, solver_of
 from feedback_adapter.transform import Transform
 
 __all__ = ["Checkpoint", "described", "read", "write"]
@@ -65,7 +67,7 @@ def read(
                 f"{folder} was saved from a model that only you can build: load(..., model=yours)."
             )
         model = card.architecture.build()
-    _fill(model, tensors, config["weights"], folder)
+    fill(model, tensors, config["weights"], folder)
     outputs = {key: _output(model, key, note, folder) for key, note in config["outputs"].items()}
     return Checkpoint(
         model.to(device).eval(),
@@ -75,29 +77,6 @@ def read(
         read_priors(folder, config),
         card,
     )
-
-
-def _fill(
-    model: nn.Module, tensors: Mapping[str, Tensor], note: Mapping[str, Any], folder: Path
-) -> None:
-    """Load weights into a model, in the dtypes that the checkpoint says."""
-    if note["dtype"] == "as saved":
-        dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-        for name, value in note.get("buffers", {}).items():
-            dtype = getattr(torch, value, None)
-            if not isinstance(dtype, torch.dtype):
-                raise CheckpointError(f"{folder}: weights.buffers.{name} is no dtype: {value!r}.")
-            dtypes[name] = dtype
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if name in dtypes:
-                tensor.data = tensor.data.to(dtypes[name])
-    else:
-        own = model.state_dict()
-        tensors = {n: t.to(own[n].dtype) if n in own else t for n, t in tensors.items()}
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"The weights of {folder} don't fit the model: {error}") from error
 
 
 def _output(model: nn.Module, key: str, note: Mapping[str, Any], folder: Path) -> Output:
@@ -117,7 +96,15 @@ def _defaults(note: Mapping[str, Any]) -> Defaults:
     fields = {key: value for key, value in note.items() if value is not None}
     if isinstance(fields.get("pivots"), list):
         fields["pivots"] = tuple(fields["pivots"])
+    fields["options"] = _with_solvers(fields.get("options", {}), solver_of)
+    others = fields.get("others", {})
+    fields["others"] = {name: _with_solvers(given, solver_of) for name, given in others.items()}
     return Defaults(**fields)
+
+
+def _with_solvers(options: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """Options of a strategy, with what `change` makes of a solver among them."""
+    return {key: change(value) if key == "solver" else value for key, value in options.items()}
 
 
 def write(
@@ -136,7 +123,7 @@ def write(
             f"transform is a {type(checkpoint.transform).__name__}, which a checkpoint can't hold: "
             "give a feedback_adapter.Transform, or set adapter.transform = None."
         )
-    tensors, dtype = _weights(model, card.dtype)
+    tensors, weights = state_of(model, card.dtype)
     config: dict[str, Any] = {
         "name": folder.name,
         **card.facts(),
@@ -150,8 +137,7 @@ def write(
         folder,
         config,
         tensors,
-        dtype=dtype,
-        buffers=_unsaved_buffers(model, tensors) if dtype == "as saved" else None,
+        weights=weights,
         priors=checkpoint.priors,
         text=card.text,
     )
@@ -178,42 +164,7 @@ def _noted(defaults: Defaults) -> dict[str, Any]:
     """What config.json says of how `refine` works: the fields that say something."""
     usual = {"pivots", "options"}
     fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(defaults)}
+    fields["options"] = _with_solvers(defaults.options, solver_note)
+    others = defaults.others.items()
+    fields["others"] = {name: _with_solvers(options, solver_note) for name, options in others}
     return {key: value for key, value in fields.items() if value or key in usual}
-
-
-def _weights(model: nn.Module, dtype: str) -> tuple[dict[str, Tensor], str]:
-    """The model's tensors, sharing no memory, and how they are stored."""
-    state = model.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{name!r} of the model's state is a {type(value).__name__}, not a tensor: "
-                "a checkpoint can't hold it."
-            )
-    if dtype == "float16" and all(_is_half(tensor) for tensor in state.values()):
-        state = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
-    else:
-        dtype = "as saved"
-    seen: set[int] = set()
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        pointer = tensor.untyped_storage().data_ptr()
-        tensors[name] = (tensor.clone() if pointer in seen else tensor).contiguous()
-        seen.add(pointer)
-    return tensors, dtype
-
-
-def _is_half(tensor: Tensor) -> bool:
-    """Whether float16 loses nothing of a tensor of a float32 model."""
-    if not tensor.is_floating_point():
-        return True
-    return tensor.dtype == torch.float32 and torch.equal(tensor.half().float(), tensor)
-
-
-def _unsaved_buffers(model: nn.Module, saved: Mapping[str, Tensor]) -> dict[str, str]:
-    """The dtypes of buffers that aren't in the state and aren't float32."""
-    return {
-        name: str(buffer.dtype).removeprefix("torch.")
-        for name, buffer in model.named_buffers()
-        if name not in saved and buffer.is_floating_point() and buffer.dtype != torch.float32
-    }

@@ -117,6 +117,10 @@ _WEIGHTS = {
         lambda value: isinstance(value, dict) and all(_text(item) for item in value.values()),
         "an object with the dtype of each buffer that the weights don't hold",
     ),
+    "sparse": _Rule(
+        _objects, "an object with the layout and the size of each sparse tensor of the weights"
+    ),
+    "extra": _Rule(_object, "an object with the extra state of modules that is no tensor"),
 }
 _REFINE = {
     "strategy": _Rule(_text, "text or null", null=True),

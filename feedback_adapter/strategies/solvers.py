@@ -9,14 +9,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from feedback_adapter.errors import OptionsError, did_you_mean
 from feedback_adapter.options import Rule, above, check, whole, within
 
-__all__ = ["LBFGS", "SGD", "SOLVERS", "Adam", "Solver"]
+__all__ = ["LBFGS", "SGD", "SOLVERS", "Adam", "Solver", "solver_note", "solver_of"]
 
 
 class Solver(abc.ABC):
@@ -156,3 +158,36 @@ SOLVERS: dict[str, Solver] = {
     "lbfgs": LBFGS(),
 }
 """Solvers by name, as checkpoints and the command line give them."""
+
+
+def solver_note(solver: Any) -> Any:
+    """What a checkpoint says of a solver: its name, or an object with its name and settings.
+
+    What is no solver of this library stays what it is.
+    """
+    for name, usual in SOLVERS.items():
+        if solver == usual:
+            return name
+    for name, usual in SOLVERS.items():
+        if type(solver) is type(usual):
+            return {"name": name, **dataclasses.asdict(cast("Any", solver))}
+    return solver
+
+
+def solver_of(note: Any) -> Any:
+    """The solver that `solver_note` made a note of; a name stays a name.
+
+    Raises:
+        OptionsError: No such solver, or settings that it hasn't.
+    """
+    if not isinstance(note, Mapping):
+        return note
+    settings = dict(cast("Mapping[str, Any]", note))
+    name = settings.pop("name", None)
+    if not isinstance(name, str) or name not in SOLVERS:
+        raise OptionsError(f"There is no solver {name!r}. {did_you_mean(name, SOLVERS)}")
+    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
+    try:
+        return type(SOLVERS[name])(**settings)
+    except TypeError as error:
+        raise OptionsError(f"The solver {name!r} can't take {settings}: {error}.") from error

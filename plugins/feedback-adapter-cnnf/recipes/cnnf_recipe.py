@@ -115,7 +115,9 @@ def write(
         "metrics": scores,
         "license": LICENSES[recipe.data],
     }
-    return write_folder(folder, config, weights, dtype="float16", text=_card(recipe, config))
+    return write_folder(
+        folder, config, weights, weights={"dtype": "float16"}, text=_card(recipe, config)
+    )
 
 
 def _card(recipe: Recipe, config: dict[str, Any]) -> str:

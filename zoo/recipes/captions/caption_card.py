@@ -155,14 +155,14 @@ def write(
         "metrics": {},
         "license": RECIPE.license,
     }  # fmt: skip
-    write_folder(out, config, weights, dtype="float16")
+    write_folder(out, config, weights, weights={"dtype": "float16"})
     metrics: dict[str, float] = {}
     for split in ("dev", "test"):
         found = caption_scores(fa.load(out), parts[split], captions[split], split)
         metrics |= {f"{split}_{name}": round(value, 3) for name, value in found.items()}
     config["metrics"] = metrics
     text = _card(config, settings, fit, views)
-    config = write_folder(out, config, weights, dtype="float16", text=text)
+    config = write_folder(out, config, weights, weights={"dtype": "float16"}, text=text)
     typer.echo(f"{NAME} is in {out}: {metrics}")
     return config
 

@@ -160,7 +160,7 @@ def write(
         license=LICENSE, rows="\n".join(rows), epochs=settings.epochs, lr=settings.lr,
         mix=settings.mix, seconds=f"{seconds:.0f} seconds", machine=where,
     )  # fmt: skip
-    write_folder(out, config, rounded, dtype="float16", text=card)
+    write_folder(out, config, rounded, weights={"dtype": "float16"}, text=card)
     typer.echo(f"{NAME} is in {out}: {metrics}")
 
 

@@ -123,7 +123,7 @@ def write(
         "license": recipe.license,
     }
     text = _card(recipe, config, fit, chosen)
-    return write_folder(folder, config, weights, dtype="float16", text=text)
+    return write_folder(folder, config, weights, weights={"dtype": "float16"}, text=text)
 
 
 def machine() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,7 @@ from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, SiteInfo, discover, frozen, unwrapped
 from feedback_adapter.sites.auto import middle
 from feedback_adapter.strategies.base import Facts, Problem
-
-if TYPE_CHECKING:
-    from feedback_adapter.transform import Transform
+from feedback_adapter.transform import PhotoTransform
 
 __all__ = ["Adapter"]
 
@@ -54,7 +52,7 @@ class Adapter:
         model: nn.Module,
         outputs: Mapping[str, Output],
         *,
-        transform: Transform | None = None,
+        transform: PhotoTransform | None = None,
         defaults: Defaults | None = None,
         priors: Mapping[str, LabelPrior] | None = None,
         card: Card | None = None,
@@ -344,11 +342,7 @@ class Adapter:
         images = inputs.images.detach()
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             return None
-        images = images.float().cpu()
-        if self.transform is not None:
-            return self.transform.picture(images)
-        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-        return (images - low) / (high - low).clamp(min=1e-6)
+        return (self.transform or PhotoTransform()).picture(images.float().cpu())
 
     def _empty(self, inputs: Inputs, evidence: Evidence, strategy: str) -> Refinement:
         """The refinement of no images."""

@@ -8,7 +8,7 @@ keeps working.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 __all__ = [
     "CheckpointError",
@@ -18,6 +18,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "OptionsError",
+    "PhotosError",
     "PluginError",
     "SiteError",
     "did_you_mean",
@@ -34,6 +35,21 @@ class EvidenceError(FeedbackAdapterError, ValueError):
 
 class InputError(FeedbackAdapterError, ValueError):
     """The images can't be used: NaN or inf, wrong device, no batch."""
+
+
+class PhotosError(InputError):
+    """Some of several photos can't be read; the others could, and were.
+
+    Args:
+        unread: The number of each such photo, from 0 on, and why it can't be read.
+    """
+
+    def __init__(self, unread: Mapping[int, InputError], show: int = 5) -> None:
+        self.unread = dict(unread)
+        """The number of each photo that can't be read, and why."""
+        some = [f"Photo {row}: {error}" for row, error in list(self.unread.items())[:show]]
+        more = f" And {len(self.unread) - show} more." if len(self.unread) > show else ""
+        super().__init__(f"{len(self.unread)} can't be read. {' '.join(some)}{more}")
 
 
 class ModelError(FeedbackAdapterError, ValueError):

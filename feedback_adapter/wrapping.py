@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
+from PIL import Image
 from torch import nn
 
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.checkpoint import read as read_checkpoint
 from feedback_adapter.errors import ModelError
 from feedback_adapter.outputs import SINGLE, Kind, Output
-from feedback_adapter.transform import Transform
+from feedback_adapter.transform import PhotoTransform, transform_of
 
 __all__ = ["load", "wrap"]
 
@@ -24,7 +25,7 @@ def wrap(
     kind: Kind = "multilabel",
     *,
     outputs: Mapping[str, Output] | None = None,
-    transform: Transform | None = None,
+    transform: PhotoTransform | Callable[[Image.Image], Any] | None = None,
 ) -> Adapter:
     """Make an adapter for a model. The model is used as it is and never changed.
 
@@ -33,10 +34,13 @@ def wrap(
         labels: A name for each entry of its output, in order: a list, an array, or `{id: name}`.
         kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax).
         outputs: For a model that returns several tensors: `{name: Output(...)}`.
-        transform: How photos become its input, for the command line and pictures.
+        transform: How photos become its input, for the command line and pictures: a `Transform`,
+            or any function from a Pillow image to a tensor (channels, height, width), such as
+            torchvision's and timm's transforms. It is tried once, on a grey photo.
 
     Raises:
-        ModelError: Neither or both of `labels` and `outputs`, or labels that don't fit.
+        ModelError: Neither or both of `labels` and `outputs`, labels that don't fit, or a
+            transform that doesn't return what a model takes.
 
     Example:
         >>> import timm, feedback_adapter as fa
@@ -60,7 +64,7 @@ def wrap(
         raise ModelError(
             f"{given} labels for a model with {count} classes: give one label per class."
         )
-    return Adapter(model, outputs, transform=transform)
+    return Adapter(model, outputs, transform=transform_of(transform))
 
 
 def load(

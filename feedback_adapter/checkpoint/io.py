@@ -27,7 +27,7 @@ from feedback_adapter.errors import CheckpointError
 from feedback_adapter.outputs import Output
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.strategies.solvers import solver_note, solver_of
-from feedback_adapter.transform import Transform
+from feedback_adapter.transform import PhotoTransform, Transform
 
 __all__ = ["Checkpoint", "described", "read", "write"]
 
@@ -47,7 +47,7 @@ class Checkpoint:
 
     model: nn.Module
     outputs: Mapping[str, Output]
-    transform: Transform | None
+    transform: PhotoTransform | None
     defaults: Defaults
     priors: Mapping[str, LabelPrior]
     card: Card

@@ -102,7 +102,7 @@ class Adapter:
         inputs = self._inputs(images)
         if isinstance(images, Prepared):
             return images.unrefined(self.read)
-        with frozen(self.model), torch.no_grad():
+        with frozen(self.model, watch=False), torch.no_grad():
             return self.read(inputs.run(self.model))
 
     @torch.inference_mode(False)

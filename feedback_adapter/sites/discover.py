@@ -25,7 +25,7 @@ def discover(model: nn.Module, inputs: Inputs) -> list[SiteInfo]:
         calls[call.path] = max(calls.get(call.path, 0), call.index + 1)
     sites = [SiteInfo(INPUT, shape=image, layout=layout_of(image, image))]
     for call in recording.calls:
-        if call is recording.root or call.path.startswith("<"):
+        if not call.path or call.path.startswith("<"):  # the model itself, a passing module
             continue
         for selector, shape, dtype in call.tensors:
             if not dtype.is_floating_point or not shape or shape[0] != inputs.batch:

@@ -28,8 +28,12 @@ _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def frozen(model: nn.Module) -> Generator[None]:
+def frozen(model: nn.Module, *, watch: bool = True) -> Generator[None]:
     """Hold the model in evaluation mode with frozen parameters, outside inference mode.
+
+    Args:
+        model: The user's model.
+        watch: Whether its calls will be watched: PyTorch's shortcuts would hide some of them.
 
     Raises:
         ModelError: The weights were made under `torch.inference_mode`, or are on the
@@ -53,14 +57,20 @@ def frozen(model: nn.Module) -> Generator[None]:
             )
     changes: list[Change] = [(module, "training", False) for module in model.modules()]
     changes += [(parameter, "requires_grad", False) for parameter in model.parameters()]
-    changes += shortcuts_off(model)
+    changes += shortcuts_off(model) if watch else []
     holder = object()
     try:
         _set(holder, changes, model)
-        with watching(), torch.inference_mode(False), installed():
+        with torch.inference_mode(False), _watched() if watch else contextlib.nullcontext():
             yield
     finally:
         surely(lambda: _restore(holder))
+
+
+@contextlib.contextmanager
+def _watched() -> Generator[None]:
+    with watching(), installed():
+        yield
 
 
 class _Held:

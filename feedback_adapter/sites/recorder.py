@@ -119,7 +119,7 @@ class _Recorder(TorchDispatchMode):
         self._by_id.clear()
         self._by_storage.clear()
         return Recording(
-            value, self._stack[0].children[0], self._calls, self._first, self._activations,
+            value, self._stack[0], self._calls, self._first, self._activations,
             self._macs, self._copies_inputs, self._keep_all,
         )  # fmt: skip
 

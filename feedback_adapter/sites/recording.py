@@ -79,7 +79,8 @@ class Recording:
 
     Args:
         value: What the model returned.
-        root: The call of the model itself.
+        caller: Stands for who called the model. In it is the call of the model itself, or, where
+            the model's class has a `__call__` of its own, whatever calls that makes.
         calls: All calls, in the order in which they finished.
         first: The first call with a pivot on its output; `None` where there is none.
         activations: What arrived at each pivot, in the order in which the model computes them.
@@ -90,7 +91,7 @@ class Recording:
     """
 
     value: Any
-    root: Call
+    caller: Call
     calls: list[Call]
     first: Call | None
     activations: dict[Site, SavedTensor]

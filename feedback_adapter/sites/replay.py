@@ -34,8 +34,7 @@ class Replay:
     ) -> None:
         self._edits = edits
         self._first = None if from_start else recording.first
-        self._frame: Call | None = Call(recording.root.module, "", -1, None)
-        self._frame.children = [recording.root]
+        self._frame: Call | None = recording.caller
         self._next = 0
 
     def handle(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

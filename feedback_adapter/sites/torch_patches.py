@@ -3,9 +3,10 @@
 PyTorch has shortcuts that don't make the calls that we watch, or that round otherwise with
 gradients than without: compiled graphs, the fused path of `nn.MultiheadAttention`, attention
 kernels, gradient checkpointing's second forward pass. They are turned off for the time that a
-model is held (`feedback_adapter.sites.frozen`). `PRIVATE_NAMES` lists every private name of
-PyTorch that this package touches; a test looks each of them up, so that an update of PyTorch
-that removes one fails there first, and by name.
+model is held (`feedback_adapter.sites.frozen`), and only in the threads that hold one; but
+where that model is compiled, other threads do without `torch.compile` meanwhile.
+`PRIVATE_NAMES` lists every private name of PyTorch that this package touches; a test looks each
+of them up, so that an update of PyTorch that removes one fails there first, and by name.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PRIVATE_NAMES = (
     "torch._ops.OpOverload._overloadpacket",
     "torch._ops.OpOverload._schema",
     "torch.UntypedStorage._cdata",
-    "torch.backends.mha._is_fastpath_enabled",
+    "torch._nested_tensor_from_mask_left_aligned",
     "torch.nn.Module._compiled_call_impl",
     "torch.nn.Module()._buffers",
     "torch.nn.Module()._modules",
@@ -65,6 +66,10 @@ def watching() -> Generator[None]:
         yield
     finally:
         _thread.watching -= 1
+
+
+def _is_watching() -> bool:
+    return bool(getattr(_thread, "watching", 0))
 
 
 def shortcuts_off(model: nn.Module) -> list[Change]:
@@ -125,7 +130,7 @@ def _uncheckpointed(module: Any) -> Generator[Change]:
     class Function(function):
         @classmethod
         def apply(cls, *args: Any, **kwargs: Any) -> Any:
-            if getattr(_thread, "watching", 0):
+            if _is_watching():
                 run, _preserve, *inputs = args
                 return run(*inputs)
             return function.apply(*args, **kwargs)
@@ -136,7 +141,7 @@ def _uncheckpointed(module: Any) -> Generator[Change]:
             original = getattr(module, name)
 
             def generator(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
-                if getattr(_thread, "watching", 0):
+                if _is_watching():
                     return iter((None,))
                 return _original(*args, **kwargs)
 
@@ -152,7 +157,7 @@ def _one_attention(*args: Any, **kwargs: Any) -> Tensor:
     On a CPU the fused kernel can't differentiate a mask, so that PyTorch falls back where a
     mask is computed from the activations, and rounds otherwise than it does without gradients.
     """
-    if not getattr(_thread, "watching", 0):
+    if not _is_watching():
         return _attention(*args, **kwargs)
     query = args[0] if args else kwargs.get("query")
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
@@ -168,8 +173,45 @@ def _one_attention(*args: Any, **kwargs: Any) -> Tensor:
     return _attention(*args, **kwargs)
 
 
+_fastpath = torch.backends.mha.get_fastpath_enabled
+
+
+def _fastpath_elsewhere() -> bool:
+    """Whether PyTorch may fuse a whole attention layer: not in threads that hold a model."""
+    return not _is_watching() and _fastpath()
+
+
+_encode = nn.TransformerEncoder.forward
+
+
+def _encode_padded(
+    self: nn.TransformerEncoder,
+    src: Tensor,
+    mask: Tensor | None = None,
+    src_key_padding_mask: Tensor | None = None,
+    is_causal: bool | None = None,
+) -> Tensor:
+    """What the fused path of an encoder gives: zeros where tokens are padding.
+
+    The unfused path lets padded tokens attend to the others, and gives what comes of it.
+    """
+    padding = src_key_padding_mask
+    fused = _is_watching() and _fastpath() and getattr(self, "use_nested_tensor", False)
+    if not fused or padding is None or mask is not None or is_causal or src.dim() != 3:
+        return _encode(self, src, mask, padding, is_causal)
+    padded = padding if padding.dtype == torch.bool else padding != 0
+    aligned = torch._nested_tensor_from_mask_left_aligned(src, ~padded)  # pyright: ignore[reportPrivateUsage]
+    if torch.is_autocast_enabled() or (getattr(self, "mask_check", True) and not aligned):
+        return _encode(self, src, mask, padding, is_causal)
+    for layer in self.layers:
+        src = layer(src, src_key_padding_mask=padding)
+    src = src.masked_fill(padded.unsqueeze(-1), 0)
+    return src if self.norm is None else self.norm(src)
+
+
 _SHORTCUTS: list[Change] = [
-    (torch.backends.mha, "_is_fastpath_enabled", False),
+    (torch.backends.mha, "get_fastpath_enabled", _fastpath_elsewhere),
+    (nn.TransformerEncoder, "forward", _encode_padded),
     (functional, "scaled_dot_product_attention", _one_attention),
     *_uncheckpointed(cast("Any", checkpoint)),
 ]

@@ -79,6 +79,37 @@ class Remembers(nn.Module):
         return self.head(self.held)
 
 
+class OwnCall(nn.Module):
+    """Its class has a `__call__` of its own, with or without PyTorch's in it."""
+
+    def __init__(self, through):
+        super().__init__()
+        self.through = through
+        self.stem, self.body, self.head = (
+            nn.Conv2d(3, 8, 3, 2),
+            nn.Conv2d(8, 8, 3, 2),
+            nn.Linear(8, 2),
+        )
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x).relu()).relu().mean((2, 3)))
+
+    def __call__(self, x):
+        return super().__call__(x) if self.through else self.forward(x)
+
+
+class Padded(nn.Module):
+    def __init__(self, norm=False, heads=2, depth=2):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 2)
+        layer = nn.TransformerEncoderLayer(16, heads, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(16) if norm else None)
+
+    def forward(self, x, padded):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return self.head(self.encoder(tokens, src_key_padding_mask=padded).mean(1))
+
+
 def refine(model, images, **options):
     return fa.wrap(model, labels=["a", "b"]).refine(images, TOLD, **options)
 
@@ -204,3 +235,39 @@ def test_a_pivot_whose_first_dimension_is_not_the_batch_is_refused():
 
     with pytest.raises(fa.errors.SiteError, match="first dimension of a pivot must be the batch"):
         refine(Sequence().eval(), torch.rand(3, 3, 32, 32), pivots="layer")
+
+
+@pytest.mark.parametrize("pivot", ["stem", "body", "auto", "input"])
+@pytest.mark.parametrize("through", [True, False], ids=["through PyTorch's", "without PyTorch's"])
+def test_a_model_whose_class_has_a_call_of_its_own(through, pivot):
+    model, images = OwnCall(through).eval(), torch.rand(2, 3, 16, 16)
+    adapter = fa.wrap(model, labels=["a", "b"])
+    assert [site.name for site in adapter.sites(images)] == ["input", "stem", "body", "head"]
+    result = adapter.refine(images, TOLD, pivots=pivot, strategy="residual")
+    assert torch.equal(result.before, model(images))
+    assert (result.losses.amin(0) < result.losses[0]).all()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("aligned", [True, False], ids=["at the end", "anywhere"])
+@pytest.mark.parametrize("norm", [True, False], ids=["norm", "no norm"])
+def test_padded_tokens_count_as_in_evaluation_mode(norm, aligned):
+    torch.manual_seed(0)
+    model, images = Padded(norm).eval(), torch.rand(3, 3, 32, 32)
+    padded = torch.zeros(3, 16, dtype=torch.bool)
+    padded[0, 9:] = True
+    padded[1, 5 if aligned else 4 : 16 if aligned else 9] = True
+    with torch.no_grad():
+        expected = model(images, padded)
+    adapter = fa.wrap(model, labels=["a", "b"])
+    torch.testing.assert_close(adapter.predict((images, padded)), expected)
+    answers = []
+    for pivot in ("patches", "encoder.layers.0.linear1", "encoder"):
+        result = adapter.refine((images, padded), TOLD, pivots=pivot, strategy="residual")
+        torch.testing.assert_close(result.before, expected)
+        assert (result.losses.amin(0) < result.losses[0]).all()
+    with frozen(model), torch.no_grad():  # another thread's model keeps its fused path
+        thread = threading.Thread(target=lambda: answers.append(model(images, padded).detach()))
+        thread.start()
+        thread.join()
+    torch.testing.assert_close(answers[0], expected)

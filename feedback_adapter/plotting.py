@@ -8,10 +8,32 @@ from pathlib import Path
 from torch import Tensor
 
 from feedback_adapter.changes import Change
+from feedback_adapter.errors import OptionsError, did_you_mean
 
-__all__ = ["plot_changes"]
+__all__ = ["check_ending", "plot_changes"]
 
 _BEFORE, _AFTER, _KNOWN = "#b8c0cc", "#2f6fb3", "#d9822b"
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a picture of a format that can't be written.
+
+    Raises:
+        OptionsError: An ending that no format has, or matplotlib isn't installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError as error:
+        raise OptionsError(
+            "Pictures are drawn by matplotlib: pip install 'feedback-adapter[demo]'."
+        ) from error
+    formats = {f".{name}" for name in FigureCanvasAgg.get_supported_filetypes()} - {".raw", ".rgba"}
+    if path.suffix.lower() not in formats:
+        has = f"has the ending {path.suffix!r}" if path.suffix else "has no ending"
+        raise OptionsError(
+            f"The picture {str(path)!r} {has}, which says its format. "
+            f"{did_you_mean(path.suffix, formats, show=len(formats))}"
+        )
 
 
 def plot_changes(
@@ -32,7 +54,11 @@ def plot_changes(
         top: How many known predictions at most.
         title: Heading; by default what is known.
         several: Whether the model has several outputs, so that labels need the output's name.
+
+    Raises:
+        OptionsError: The picture can't be written there, or in that format.
     """
+    check_ending(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,7 +81,13 @@ def plot_changes(
     _bars(axes[-1], rows, several=several)
     figure.suptitle(title or _heading(known), fontsize=12)
     figure.tight_layout()
-    figure.savefig(path)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise OptionsError(
+            f"The picture {str(path)!r} can't be written: {error.strerror or error}. "
+            "Name a file in a folder that is there and has room."
+        ) from error
     return path
 
 

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from feedback_adapter.errors import EvidenceError, OptionsError
+from feedback_adapter.errors import DataError, EvidenceError, OptionsError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from feedback_adapter.evidence.base import Evidence
 
-__all__ = ["console", "options_of", "print_json", "progress_bar", "said"]
+__all__ = ["check_place", "console", "options_of", "print_json", "progress_bar", "said"]
 
 console = Console()
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output, nothing else."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    """One JSON object on standard output, nothing else.
+
+    Raises:
+        DataError: A number isn't finite, which JSON can't say.
+    """
+    try:
+        text = json.dumps(value, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise DataError(
+            "The result has numbers that aren't finite, so it can't be written as JSON: look at "
+            "it without --json, and use other options or images."
+        ) from error
+    sys.stdout.write(text + "\n")
+
+
+def check_place(path: Path, option: str) -> None:
+    """Refuse a place for a file before the work is done, rather than after.
+
+    Raises:
+        OptionsError: A folder, or a file that can't be written.
+    """
+    was_there = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise OptionsError(
+            f"{option} {str(path)!r} can't be written: {error.strerror}. Name a file in a folder "
+            "that is there and that you may write to."
+        ) from error
+    if not was_there:
+        path.unlink()
 
 
 def progress_bar() -> Progress:
@@ -85,15 +117,25 @@ def options_of(items: list[str]) -> dict[str, Any]:
     """Strategy options from `--option name=value`; values are read as JSON where they can be.
 
     Raises:
-        OptionsError: Not of that form.
+        OptionsError: Not of that form, said twice, or what another option of the command says.
     """
+    from feedback_adapter.adapter import Adapter
+
+    taken = inspect.signature(Adapter.refine).parameters
     options: dict[str, Any] = {}
     for item in items:
         name, equals, text = item.partition("=")
-        if not equals:
+        if not equals or not name:
             raise OptionsError(f"--option {item!r} must be name=value, such as steps=20.")
+        if name in taken:
+            raise OptionsError(
+                f"--option {item!r}: {name!r} is no option of a strategy. Photos, what is known, "
+                "--strategy and --pivots have words of their own: see --help."
+            )
+        if name in options:
+            raise OptionsError(f"--option {name}=... is said twice: say it once.")
         try:
             options[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[name] = text
     return options

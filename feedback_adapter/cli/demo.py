@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_adapter.cli.common import console, print_json
+from feedback_adapter.cli.common import check_place, console, print_json
 from feedback_adapter.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ def demo(
     """See predictions on real photos get better because something is known."""
     import feedback_adapter as fa
 
+    out.mkdir(parents=True, exist_ok=True)
+    check_place(out / "demo.png", "--out")
     adapter = fa.load(CHECKPOINT)
     assert adapter.transform is not None, "the zoo's checkpoints say how they see photos"
-    out.mkdir(parents=True, exist_ok=True)
     described: list[dict[str, object]] = []
     for photo in PHOTOS:
         path = _find(photo)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_adapter.cli.common import console, options_of, print_json, said
-from feedback_adapter.errors import ModelError
+from feedback_adapter.cli.common import check_place, console, options_of, print_json, said
+from feedback_adapter.errors import ModelError, OptionsError, SiteError
+
+if TYPE_CHECKING:
+    from feedback_adapter.adapter import Adapter
 
 __all__ = ["refine"]
+
+DEFAULT = "caption-words-lite0"
 
 
 def refine(
     images: Annotated[list[Path], typer.Argument(help="Photos.")],
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="Name (see: zoo list) or folder.")
-    ] = "caption-words-lite0",
+        str | None,
+        typer.Option(
+            "--checkpoint", "-c", help=f"Name (see: zoo list) or folder. [default: {DEFAULT}]"
+        ),
+    ] = None,
     know: Annotated[
         list[str] | None, typer.Option(help="A label that is there. Repeat for more.")
     ] = None,
@@ -49,7 +57,7 @@ def refine(
     option: Annotated[
         list[str] | None, typer.Option(help="name=value, for the strategy, e.g. steps=20.")
     ] = None,
-    top: Annotated[int, typer.Option(help="How many unknown predictions to show.")] = 10,
+    top: Annotated[int, typer.Option(min=0, help="How many unknown predictions to show.")] = 10,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save_plot: Annotated[
         Path | None,
@@ -57,29 +65,59 @@ def refine(
     ] = None,
 ) -> None:
     """Predict labels of photos, knowing some of them."""
-    import feedback_adapter as fa
-
     known = said(know or [], know_not or [], evidence or [], know_coarse, text)
-    adapter = fa.load(checkpoint) if model is None else fa.pretrained(model, weights)
+    options = options_of(option or [])
+    if any(not pivot.strip() for pivot in pivots or []):  # it would be the whole network
+        raise SiteError("--pivots '' names no site: feedback-adapter sites lists what can be one.")
+    pictures = _pictures(save_plot, len(images))
+    adapter = _adapter(checkpoint, model, weights)
     if adapter.transform is None:
-        raise ModelError(f"{checkpoint!r} doesn't say how photos become its input (no transform).")
+        raise ModelError(
+            f"{model or checkpoint!r} doesn't say how photos become its input (no transform)."
+        )
     batch = adapter.transform.open(*images)
-    result = adapter.refine(
-        batch, known, strategy=strategy, pivots=pivots or None, **options_of(option or [])
-    )
+    result = adapter.refine(batch, known, strategy=strategy, pivots=pivots or None, **options)
+    if pivots and not result.pivots:
+        raise OptionsError(
+            f"--pivots {pivots[0]!r} says nothing to the strategy {result.strategy!r}, which moves "
+            "no pivots: leave it out, or name another strategy, such as --strategy newton."
+        )
     if json:
         described = result.to_dict(top)
         for path, entry in zip(images, described["images"], strict=True):
             entry["file"] = str(path)
-        print_json({"checkpoint": model or checkpoint, **described})
+        print_json({"checkpoint": model or checkpoint or DEFAULT, **described})
     else:
         for index, path in enumerate(images):
             console.print(result.rich_table(top, index, title=str(path)))
-    if save_plot is not None:
-        for index in range(len(images)):
-            path = save_plot
-            if len(images) > 1:
-                path = save_plot.with_stem(f"{save_plot.stem}-{index + 1}")
-            result.plot(path, image=index)
-            if not json:
-                console.print(f"Picture: {path}")
+    for index, path in enumerate(pictures):
+        result.plot(path, image=index)
+        if not json:
+            console.print(f"Picture: {path}", markup=False, soft_wrap=True)
+
+
+def _adapter(checkpoint: str | None, model: str | None, weights: Path | None) -> Adapter:
+    import feedback_adapter as fa
+
+    if model is None and weights is not None:
+        raise OptionsError(f"--weights {str(weights)!r} needs --model, which they are weights of.")
+    if model is None:
+        return fa.load(DEFAULT if checkpoint is None else checkpoint)
+    if checkpoint is not None:
+        raise OptionsError(
+            f"--checkpoint {checkpoint!r} and --model {model!r}: only one of them can be used."
+        )
+    return fa.pretrained(model, weights)
+
+
+def _pictures(place: Path | None, photos: int) -> list[Path]:
+    """Where the picture of each photo goes, checked."""
+    from feedback_adapter.plotting import check_ending
+
+    if place is None:
+        return []
+    check_ending(place)
+    numbered = [place.with_stem(f"{place.stem}-{i + 1}") for i in range(photos)]
+    pictures = [place] if photos == 1 else numbered
+    check_place(pictures[0], "--save-plot")
+    return pictures

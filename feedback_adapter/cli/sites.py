@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from feedback_adapter.cli.common import console, print_json
-from feedback_adapter.errors import CheckpointError, ModelError, did_you_mean
+from feedback_adapter.errors import (
+    CheckpointError,
+    FeedbackAdapterError,
+    ModelError,
+    did_you_mean,
+)
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
 
 __all__ = ["sites"]
 
+LARGEST = 8192
+"""An image of more pixels on a side takes gigabytes in any network."""
+
 
 def sites(
     model: Annotated[str, typer.Argument(help="A checkpoint, or a model's name in timm.")],
-    size: Annotated[int | None, typer.Option(help="Height and width of the image.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST, help="Height and width of the image.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List every place in a model where a pivot can sit."""
     import torch
+    from rich.markup import escape
     from rich.table import Table
 
     adapter, own = _adapter(model)
-    height, width = (size, size) if size else own
-    found = adapter.sites(torch.zeros(1, 3, height, width))
+    height, width = (size, size) if size else own or (224, 224)
+    weights = (weight for weight in adapter.model.parameters() if weight.ndim == 4)
+    channels = next((weight.shape[1] for weight in weights), 3)  # of the first convolution
+    try:
+        found = adapter.sites(torch.zeros(1, channels, height, width))
+    except FeedbackAdapterError:
+        raise
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # the network's own
+        raise ModelError(
+            f"{model!r} can't take an image of {height} x {width} pixels: {str(error).rstrip('.')}."
+            f" Choose another --size{f', such as {own[0]}' if own else ''}."
+        ) from error
     if json:
         print_json(
             {
@@ -44,18 +66,21 @@ def sites(
             }
         )
         return
-    table = Table(title=f"{model}: {len(found)} sites", title_justify="left")
+    table = Table(title=escape(f"{model}: {len(found)} sites"), title_justify="left")
     for heading in ("site", "shape", "layout"):
-        table.add_column(heading, no_wrap=heading == "site")
+        table.add_column(heading, overflow="fold")
     table.add_column("depth", justify="right")
     table.add_column("tail", justify="right")
     for site in found:
         shape = "x".join(map(str, site.shape[1:]))
-        table.add_row(site.name, shape, site.layout, f"{site.depth:.0%}", f"{site.tail_cost:.0%}")
+        table.add_row(
+            escape(site.name), shape, site.layout, f"{site.depth:.0%}", f"{site.tail_cost:.0%}"
+        )
     console.print(table)
 
 
-def _adapter(name: str) -> tuple[Adapter, tuple[int, int]]:
+def _adapter(name: str) -> tuple[Adapter, tuple[int, int] | None]:
+    """A checkpoint or one of timm's models with random weights, and its usual size."""
     import timm
 
     import feedback_adapter as fa
@@ -63,6 +88,8 @@ def _adapter(name: str) -> tuple[Adapter, tuple[int, int]]:
     try:
         adapter = fa.load(name)
     except CheckpointError:
+        if Path(name).exists():  # a checkpoint, but a damaged one
+            raise
         if not timm.is_model(name):
             raise ModelError(
                 f"{name!r} is neither a checkpoint nor a model of timm. "
@@ -73,4 +100,4 @@ def _adapter(name: str) -> tuple[Adapter, tuple[int, int]]:
         count = network.num_classes  # pyright: ignore
         labels = tuple(map(str, range(cast("int", count))))
         return fa.Adapter(network, {"output": fa.Output(labels)}), (height, width)
-    return adapter, adapter.transform.size if adapter.transform else (224, 224)
+    return adapter, adapter.transform.size if adapter.transform else None

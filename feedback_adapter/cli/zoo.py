@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from feedback_adapter.cli.common import console, print_json
+from feedback_adapter.errors import FeedbackAdapterError
 
 __all__ = ["app"]
 
 app = typer.Typer(help="The trained checkpoints at hand.", no_args_is_help=True)
+
+_ANSWERS = {True: "yes", False: "no", None: "damaged"}
 
 
 @app.command("list")
@@ -18,24 +22,43 @@ def list_checkpoints(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the checkpoints of all plugins."""
+    from rich.markup import escape
     from rich.table import Table
 
     from feedback_adapter.plugins import plugins
 
     specs = plugins().all("checkpoints")
+    rows: list[dict[str, Any]] = [
+        {
+            "name": spec.name,
+            "summary": spec.summary,
+            "photos": _takes_photos(spec.path),
+            "path": str(spec.path),
+        }
+        for spec in specs
+    ]
     if json:
-        rows = [{"name": s.name, "summary": s.summary, "path": str(s.path)} for s in specs]
         print_json({"checkpoints": rows})
         return
-    if not specs:
+    if not rows:
         console.print("No checkpoints. Install the distribution feedback-adapter-zoo for some.")
         return
-    table = Table()
-    table.add_column("checkpoint", no_wrap=True)
-    table.add_column("what it is")
-    for spec in specs:
-        table.add_row(spec.name, spec.summary)
+    table = Table(caption="photos: whether refine takes photos; the others are for data sets.")
+    for heading in ("checkpoint", "photos", "what it is"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(escape(row["name"]), _ANSWERS[row["photos"]], escape(row["summary"]))
     console.print(table)
+
+
+def _takes_photos(folder: Path) -> bool | None:
+    """Whether a checkpoint says how photos become its input; `None` if it can't be read."""
+    from feedback_adapter.checkpoint import read_config
+
+    try:
+        return bool(read_config(folder).get("transform"))
+    except FeedbackAdapterError:
+        return None
 
 
 @app.command()
@@ -55,7 +78,7 @@ def show(
         return
     card = folder / "card.md"
     if card.is_file():
-        console.print(Markdown(card.read_text()))
+        console.print(Markdown(card.read_text(encoding="utf-8")))
     else:
         outputs = {key: len(value["labels"]) for key, value in config["outputs"].items()}
         console.print(f"{name}: {config['architecture']}, labels per output: {outputs}")

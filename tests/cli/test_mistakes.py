@@ -1,0 +1,167 @@
+"""Every mistake that can be expected is one line on standard error and exit code 2."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from feedback_adapter.cli import common
+
+SCRIPT = Path(sys.executable).with_name("feedback-adapter")
+
+
+def refused(ran: tuple[int, str, str]) -> str:
+    """The message of a command that was refused, after checking how it was."""
+    code, out, err = ran
+    assert (code, out) == (2, ""), (out, err)
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1, "one line"
+    assert err.endswith("\n")
+    return err.removeprefix("Error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--save-plot", "/nope/x.png"], "--save-plot '/nope/x.png' can't be written: No such"),
+        (["--save-plot", "x.zzz"], "The picture 'x.zzz' has the ending '.zzz', which says its"),
+        (["--save-plot", "x.raw"], "Possible: "),
+        (["--save-plot", "."], "The picture '.' has no ending"),
+        (["--save-plot", "/dev/full"], "The picture '/dev/full' has no ending"),
+        (["--option", "strategy=newton"], "'strategy' is no option of a strategy. Photos, what"),
+        (["--option", "images=x"], "'images' is no option of a strategy"),
+        (["--option", "self=1"], "'self' is no option of a strategy"),
+        (["--option", "=3"], "--option '=3' must be name=value"),
+        (["--option", "steps=1", "--option", "steps=2"], "--option steps=... is said twice"),
+        (["--option", "steps=" + "[" * 9000], "is out of range"),
+        (["--option", "step_size=NaN"], "step_size=nan is out of range"),
+        (["--pivots", ""], "--pivots '' names no site"),
+        (["--pivots", "conv1#²"], "no site 'conv1#²'"),
+        (["--top", "-1"], "Invalid value for '--top'"),
+        (["--top", "many"], "Invalid value for '--top'"),
+        (["--model", "resnet18"], "only one of them can be used"),
+        (["--weights", "x.safetensors"], "--weights 'x.safetensors' needs --model"),
+        (["--knw", "dog"], "No such option: --knw"),
+        (["--know"], "--know"),
+    ],
+)
+def test_refine(command_line, checkpoint, photos, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = [] if words[0] == "--weights" else ["-c", checkpoint]
+    ran = command_line("refine", photos[0], *own, "--know", "dog", *words)
+    assert message in refused(ran)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["demo", "--out", "file"], "'file' can't be used: File exists."),
+        (["demo", "--out", "file/inside"], "'file/inside' can't be used: Not a directory."),
+        (["sites", "test_vit", "--size", "-3"], "Invalid value for '--size'"),
+        (["sites", "test_vit", "--size", "0"], "Invalid value for '--size'"),
+        (["sites", "test_vit", "--size", "99999999"], "Invalid value for '--size'"),
+        (["sites", "test_vit", "--size", "7"], "'test_vit' can't take an image of 7 x 7 pixels"),
+        (["sites", "Test_ViT"], "Did you mean 'test_vit'"),
+        (["sites", "broken"], "no config.json"),
+        (["labels", "nowhere"], "There is no checkpoint or folder 'nowhere'."),
+        (["labels"], "Missing argument 'checkpoint'. See "),
+        (["zoo", "show", "Caption-Words-Lite0"], "Did you mean 'caption-words-lite0'"),
+        (["zoo", "lst"], "No such command 'lst'"),
+        (["Refine"], "No such command 'Refine'"),
+        (["refine", "--know", "dog"], "Missing argument 'images'. See "),
+    ],
+)
+def test_other_commands(command_line, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("not a folder")
+    Path("broken").mkdir()
+    assert message in refused(command_line(*words))
+
+
+def test_pivots_of_a_strategy_that_has_none(command_line, tmp_path, checkpoint, photos):
+    words = ["--know", "dog", "--strategy", "posterior", "--pivots", "layer3"]
+    ran = command_line("refine", photos[0], "-c", _with_prior(checkpoint, tmp_path), *words)
+    assert "says nothing to the strategy 'posterior'" in refused(ran)
+
+
+def test_numbers_that_json_cannot_say():
+    from feedback_adapter.cli.common import print_json
+    from feedback_adapter.errors import DataError
+
+    with pytest.raises(DataError, match="aren't finite"):
+        print_json({"before": float("nan")})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only some systems have a full disk")
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_a_full_disk(word):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [SCRIPT, word], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_picture_on_a_full_disk(command_line, checkpoint, photos, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("only some systems have a full disk")
+    (tmp_path / "x.png").symlink_to("/dev/full")
+    words = ["-c", checkpoint, "--know", "dog", "--save-plot", tmp_path / "x.png"]
+    code, _, err = command_line("refine", photos[0], *words)
+    assert code == 2
+    assert "x.png' can't be written: No space left on device." in err
+
+
+def test_a_folder_that_is_read_only(command_line, checkpoint, photos, tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("root may write anywhere")
+    words = ["-c", checkpoint, "--know", "dog", "--save-plot", tmp_path / "x.png"]
+    assert "Permission denied" in refused(command_line("refine", photos[0], *words))
+
+
+def test_whoever_reads_has_seen_enough():
+    with subprocess.Popen(
+        [SCRIPT, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as ran:
+        ran.stdout.close()
+        assert ran.stderr.read() == b""
+    assert ran.returncode == 1
+
+
+@pytest.mark.parametrize("code", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_that_cannot_show_a_character(code):
+    env = {**os.environ, "PYTHONIOENCODING": code}
+    words = {"capture_output": True, "env": env, "timeout": 60, "check": False}
+    done = subprocess.run([SCRIPT, "Ж²"], **words)
+    assert done.returncode == 2
+    shown = {"ascii": "\\u0416\\xb2", "latin-1": "\\u0416²", "utf-8": "Ж²"}[code]
+    assert f"No such command '{shown}'" in done.stderr.decode(code)
+    done = subprocess.run([SCRIPT, "--help"], **words)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_tables_without_lines_of_their_own(command_line, checkpoint, monkeypatch):
+    """Where there are only ASCII characters, a table is drawn with those."""
+    monkeypatch.setattr(type(common.console), "encoding", "ascii")
+    code, out, _ = command_line("sites", checkpoint)
+    assert code == 0
+    assert out.isascii()
+    assert "+--" in out
+
+
+def _with_prior(checkpoint: Path, folder: Path) -> Path:
+    import torch
+
+    import feedback_adapter as fa
+
+    adapter = fa.load(checkpoint)
+    count = len(adapter.labels)
+    adapter.fit_prior(torch.rand(20, count), torch.rand(20, count).round())
+    return adapter.save(folder / "with-prior")

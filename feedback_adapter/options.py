@@ -10,7 +10,7 @@ import dataclasses
 import math
 import numbers
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from feedback_adapter.errors import OptionsError
@@ -20,6 +20,8 @@ __all__ = [
     "above",
     "at_least",
     "check",
+    "each",
+    "flag",
     "instance",
     "one_of",
     "optional",
@@ -36,14 +38,16 @@ class Rule:
     Args:
         holds: Whether a value is possible.
         possible: The possible values in words, as the end of the sentence "it must be ...".
+        plain: Makes a possible value the plain Python one that it stands for.
     """
 
     holds: Callable[[Any], bool]
     possible: str
+    plain: Callable[[Any], Any] = lambda value: value
 
 
 def check(options: Any, rules: Mapping[str, Rule]) -> None:
-    """Check options, usually in their `__post_init__`.
+    """Check options, usually in their `__post_init__`, and make their numbers Python's own.
 
     Args:
         options: Any object with options as attributes.
@@ -59,30 +63,34 @@ def check(options: Any, rules: Mapping[str, Rule]) -> None:
         >>> check(types.SimpleNamespace(steps=-1), {"steps": whole(0)})
         Traceback (most recent call last):
         feedback_adapter.errors.OptionsError: steps=-1 is out of range: it must be a whole \
-number from 0 on.
+number from 0 on, at most 1,000,000.
     """
     for name, rule in rules.items():
         value = getattr(options, name)
         if not rule.holds(value):
-            raise OptionsError(f"{name}={value!r} is out of range: it must be {rule.possible}.")
+            raise OptionsError(
+                f"{name}={value!r:.200} is out of range: it must be {rule.possible}."
+            )
+        object.__setattr__(options, name, rule.plain(value))
 
 
-def whole(least: int) -> Rule:
-    """A whole number, at least as large as `least`."""
+def whole(least: int, most: int = 1_000_000) -> Rule:
+    """A whole number from `least` to `most`."""
     return Rule(
-        lambda value: _is_number(value, numbers.Integral) and value >= least,
-        f"a whole number from {least} on",
+        lambda value: _is_number(value, numbers.Integral) and least <= value <= most,
+        f"a whole number from {least} on, at most {most:,}",
+        int,
     )
 
 
 def above(bound: float) -> Rule:
     """A finite number larger than `bound`."""
-    return Rule(lambda value: _is_number(value) and value > bound, f"above {bound:g}")
+    return Rule(lambda value: _is_number(value) and value > bound, f"above {bound:g}", _plain)
 
 
 def at_least(bound: float) -> Rule:
     """A finite number, `bound` or larger."""
-    return Rule(lambda value: _is_number(value) and value >= bound, f"at least {bound:g}")
+    return Rule(lambda value: _is_number(value) and value >= bound, f"at least {bound:g}", _plain)
 
 
 def within(low: float, high: float, *, ends: str = "[]") -> Rule:
@@ -100,13 +108,38 @@ def within(low: float, high: float, *, ends: str = "[]") -> Rule:
             return False
         return not (ends[0] == "(" and value == low) and not (ends[1] == ")" and value == high)
 
-    return Rule(holds, f"in {ends[0]}{low:g}, {high:g}{ends[1]}")
+    return Rule(holds, f"in {ends[0]}{low:g}, {high:g}{ends[1]}", _plain)
 
 
-def one_of(*values: object) -> Rule:
-    """One of a few values."""
+def flag() -> Rule:
+    """True or False, of Python or numpy."""
+    return Rule(lambda value: type(value).__name__ in ("bool", "bool_"), "True or False", bool)
+
+
+def each(rule: Rule, count: int | None = None) -> Rule:
+    """A sequence, which becomes a tuple, of so many values of which a rule holds.
+
+    Args:
+        rule: What each of them must be.
+        count: How many; `None`: at least one.
+    """
+
+    def holds(values: Any) -> bool:
+        if not isinstance(values, Sequence) or isinstance(values, (str, bytes)):
+            return False
+        return len(values) == (count or len(values) or 1) and all(map(rule.holds, values))
+
+    many = f"{count} values" if count else "a list of values"
+    return Rule(
+        holds, f"{many}, each {rule.possible}", lambda values: tuple(map(rule.plain, values))
+    )
+
+
+def one_of(*values: str) -> Rule:
+    """One of a few words."""
     *rest, last = map(repr, values)
-    return Rule(lambda value: value in values, f"{', '.join(rest)} or {last}" if rest else last)
+    possible = f"{', '.join(rest)} or {last}" if rest else last
+    return Rule(lambda value: isinstance(value, str) and value in values, possible)
 
 
 def instance(kind: type[Any], possible: str) -> Rule:
@@ -116,7 +149,11 @@ def instance(kind: type[Any], possible: str) -> Rule:
 
 def optional(rule: Rule) -> Rule:
     """What the rule says, or `None`."""
-    return Rule(lambda value: value is None or rule.holds(value), f"{rule.possible}, or None")
+    return Rule(
+        lambda value: value is None or rule.holds(value),
+        f"{rule.possible}, or None",
+        lambda value: None if value is None else rule.plain(value),
+    )
 
 
 def renamed(options: Any, old: str, new: str) -> None:
@@ -140,6 +177,11 @@ def renamed(options: Any, old: str, new: str) -> None:
     )
     object.__setattr__(options, new, value)
     object.__setattr__(options, old, None)
+
+
+def _plain(value: Any) -> float:
+    """A number of numpy or of `fractions` as Python's own."""
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def _is_number(value: object, kind: type[numbers.Real] = numbers.Real) -> bool:

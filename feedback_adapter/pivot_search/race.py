@@ -27,7 +27,7 @@ from feedback_adapter.defaults import pick, takes
 from feedback_adapter.errors import EvidenceError, OptionsError
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.hookspecs import StrategySpec
-from feedback_adapter.options import Rule, at_least, check, one_of, whole, within
+from feedback_adapter.options import above, at_least, check, each, one_of, optional, whole, within
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.pivot_search.hidden import Criterion, likelihood, precision
 from feedback_adapter.pivot_search.hidden import hide as hide_part
@@ -135,11 +135,12 @@ class Search:
             self,
             {
                 "steps": whole(1),
-                "step_sizes": Rule(lambda sizes: len(sizes) > 0, "at least one"),
+                "step_sizes": each(above(0)),
                 "hide": within(0, 1, ends="()"),
-                "criterion": one_of("precision", "likelihood", None),
+                "criterion": optional(one_of("precision", "likelihood")),
                 "batch": whole(1),
                 "tolerance": at_least(0),
+                "seed": whole(0, 2**63 - 1),
             },
         )
 

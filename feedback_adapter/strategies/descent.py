@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.errors import OptionsError, did_you_mean
-from feedback_adapter.options import above, at_least, check, instance, one_of, optional, whole
+from feedback_adapter.options import (
+    above,
+    at_least,
+    check,
+    flag,
+    instance,
+    one_of,
+    optional,
+    whole,
+)
 from feedback_adapter.sites import Site
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.loop import Log, Stop, iterate
@@ -77,6 +86,7 @@ class DescentOptions:
                 "patience": optional(whole(1)),
                 "reduction": one_of("sum", "mean"),
                 "keep": one_of("best", "last"),
+                "trace": flag(),
             },
         )
 
@@ -206,6 +216,7 @@ def descend(
         options.steps,
         stop=Stop(options.tolerance, options.patience),
         keep=options.keep,
+        trace=options.trace,
         log=log,
         result=held if hold else None,
     )

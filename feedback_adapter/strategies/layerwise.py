@@ -72,4 +72,4 @@ class Layerwise(Strategy[LayerwiseOptions]):
             log, held = descend(descent, log, hold=another)
             given |= held
         assert log is not None, "a problem has at least one pivot"
-        return log.refinement(problem, steps=self.options.steps, trace=self.options.trace)
+        return log.refinement(problem, steps=self.options.steps)

@@ -28,11 +28,12 @@ class Log:
     Args:
         before: Outputs before any step.
         after: Outputs of the iterate that counts as the result.
-        losses: (batch,) for each step, the first before any.
+        losses: (rows, batch) each; together a row for each step, the first before any.
         steps: (batch,), how many steps each image took.
         converged: (batch,) bool, whether it was done before the steps ran out.
-        trace: Outputs after each step, the first before any.
-        kept: (batch,), which step's outputs are in `after`.
+        trace: Logits (rows, batch, ...) likewise, by output; no outputs where it isn't wanted.
+        kept: (batch,), which row's outputs are in `after`.
+        rows: How many rows there are.
     """
 
     before: Outputs
@@ -40,21 +41,27 @@ class Log:
     losses: list[Tensor]
     steps: Tensor
     converged: Tensor
-    trace: list[Outputs]
+    trace: dict[str, list[Tensor]]
     kept: Tensor
+    rows: int = 1
 
     @classmethod
-    def start(cls, point: Point) -> Log:
-        """The log of a batch before any step."""
+    def start(cls, point: Point, *, trace: bool = False) -> Log:
+        """The log of a batch before any step.
+
+        Args:
+            point: Where the batch is.
+            trace: Whether the logits after every step will be wanted.
+        """
         outputs, losses = point.outputs.detach(), point.losses.detach()
         none = torch.zeros(outputs.batch, dtype=torch.long, device=losses.device)
         return cls(
             before=outputs,
             after=outputs.clone(),
-            losses=[losses],
+            losses=[losses[None]],
             steps=none,
             converged=none.bool(),
-            trace=[outputs],
+            trace={name: [value[None]] for name, value in outputs.items()} if trace else {},
             kept=none.clone(),
         )
 
@@ -68,41 +75,45 @@ class Log:
             point: Where they got to.
         """
         moved, best = rows[counts], counts & better
-        self.repeat()
-        self.losses[-1][moved] = point.losses.detach()[counts]
+        self.kept[rows[best]] = self.rows
         self.steps[moved] += 1
-        self.kept[rows[best]] = len(self.losses) - 1
+        _row(self.losses)[moved] = point.losses.detach()[counts]
         for name, value in point.outputs.detach().items():
             self.after[name][rows[best]] = value[best]
-            self.trace[-1][name][moved] = value[counts]
+            if name in self.trace:
+                _row(self.trace[name])[moved] = value[counts]
+        self.rows += 1
 
-    def repeat(self) -> None:
-        """Write down a step in which nothing moved."""
-        self.losses.append(self.losses[-1].clone())
-        self.trace.append(self.trace[-1].clone())
+    def repeat(self, times: int) -> None:
+        """Write down steps in which nothing moved. It takes no memory, however many they are."""
+        for rows in (self.losses, *self.trace.values()):
+            rows.append(rows[-1][-1:].expand(times, *rows[-1].shape[1:]))
+        self.rows += times
 
-    def refinement(self, problem: Problem, *, steps: int, trace: bool) -> Refinement:
+    def refinement(self, problem: Problem, *, steps: int) -> Refinement:
         """The result that these steps came to.
 
         Args:
             problem: The whole batch.
             steps: How many steps the options allowed: more may be tried.
-            trace: Whether the logits after every step are wanted.
         """
-        traces = None
-        if trace:
-            traces = {name: torch.stack([o[name] for o in self.trace]) for name in self.before}
         return Refinement.of(
             problem.evidence,
             self.before,
             self.after,
             status=statuses(self.converged, f"ran out of steps: try steps={max(2 * steps, 1)}"),
-            losses=torch.stack(self.losses),
+            losses=torch.cat(self.losses),
             steps=self.steps,
             pivots=tuple(site.name for site in problem.pivots),
-            trace=traces,
+            trace={name: torch.cat(rows) for name, rows in self.trace.items()} or None,
             kept=self.kept,
         )
+
+
+def _row(rows: list[Tensor]) -> Tensor:
+    """A new last row, (batch, ...), which begins as the one before it."""
+    rows.append(rows[-1][-1:].clone())
+    return rows[-1][0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +136,7 @@ def iterate(
     *,
     stop: Stop = Stop(),
     keep: Literal["best", "last"] = "best",
+    trace: bool = False,
     log: Log | None = None,
     result: dict[str, Tensor] | None = None,
 ) -> Log:
@@ -136,6 +148,7 @@ def iterate(
         steps: How many at most.
         stop: When an image is done.
         keep: Which iterate is the result: each image's best by its objective, or the last.
+        trace: Whether a new log keeps the logits after every step.
         log: What happened before; a new one by default.
         result: Whole batch's activations by site, `{name: (batch, ...)}`, where each image's
             result is to be written.
@@ -147,11 +160,11 @@ def iterate(
     active = torch.ones_like(rows, dtype=torch.bool)
     stale, best = torch.zeros_like(rows), point.objective
     _refuse(point, rows, active, "The model's outputs aren't finite")
-    log = log or Log.start(point)
+    log = log or Log.start(point, trace=trace)
     for step in range(1, steps + 1):
         if not bool(active.any()):
-            log.repeat()
-            continue
+            log.repeat(steps - step + 1)
+            break
         moves = moving.aim(point)
         if 2 * int(active.sum()) <= len(rows):
             stay = active.nonzero().flatten()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from feedback_adapter.options import above, check, renamed, whole
+from feedback_adapter.options import above, check, flag, renamed, whole
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Problem, Strategy
 from feedback_adapter.strategies.loop import iterate
@@ -48,7 +48,7 @@ class NewtonOptions:
 
     def __post_init__(self) -> None:
         renamed(self, "reach", "prior_std")
-        check(self, {"steps": whole(0), "prior_std": above(0)})
+        check(self, {"steps": whole(0), "prior_std": above(0), "trace": flag()})
 
 
 class Newton(Strategy[NewtonOptions]):
@@ -58,9 +58,9 @@ class Newton(Strategy[NewtonOptions]):
         """Refine one batch. See `Strategy.refine`."""
         steps = self.options.steps
         moving = GaussNewton(problem, self.options.prior_std)
-        log = iterate(moving, moving.init(grad=steps > 0), steps)
+        log = iterate(moving, moving.init(grad=steps > 0), steps, trace=self.options.trace)
         log.converged = log.kept < steps  # the last step was no better
-        return log.refinement(problem, steps=steps, trace=self.options.trace)
+        return log.refinement(problem, steps=steps)
 
 
 class GaussNewton(Moving):

@@ -45,4 +45,4 @@ class Residual(Strategy[ResidualOptions]):
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""
         log, _ = descend(Descent(problem, self.options))
-        return log.refinement(problem, steps=self.options.steps, trace=self.options.trace)
+        return log.refinement(problem, steps=self.options.steps)

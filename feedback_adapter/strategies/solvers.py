@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.errors import OptionsError, did_you_mean
-from feedback_adapter.options import Rule, above, check, whole, within
+from feedback_adapter.options import above, check, each, whole, within
 
 __all__ = ["LBFGS", "SGD", "SOLVERS", "Adam", "Solver", "solver_note", "solver_of"]
 
@@ -72,8 +72,7 @@ class Adam(Solver):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        betas = Rule(lambda betas: all(0 <= beta < 1 for beta in betas), "each in [0, 1)")
-        check(self, {"betas": betas, "eps": above(0)})
+        check(self, {"betas": each(within(0, 1, ends="[)"), 2), "eps": above(0)})
 
     def step(self, state: dict[str, Any], gradient: Tensor, step_size: float) -> Tensor:
         """See `Solver.step`."""

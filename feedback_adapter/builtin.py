@@ -7,6 +7,7 @@ from feedback_adapter.evidence.coarse import Coarse, parse_coarse
 from feedback_adapter.evidence.labels import Labels, parse_labels
 from feedback_adapter.evidence.text import Text, parse_text
 from feedback_adapter.hookspecs import EvidenceSpec, StrategySpec, hookimpl
+from feedback_adapter.strategies.clamp import Clamp, ClampOptions, where_it_is_enough
 from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
 from feedback_adapter.strategies.newton import Newton, NewtonOptions
 from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions, where_statistics_help
@@ -44,6 +45,13 @@ def feedback_adapter_strategies() -> list[StrategySpec]:
             NewtonOptions,
             "a few Gauss-Newton steps, whose length needs no tuning",
             suits=lambda _: 1.0,
+        ),
+        StrategySpec(
+            "clamp",
+            Clamp,
+            ClampOptions,
+            "no feedback: what is known is held fixed",
+            suits=where_it_is_enough,
         ),
         StrategySpec(
             "posterior",

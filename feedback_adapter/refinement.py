@@ -14,6 +14,7 @@ from torch import Tensor
 
 from feedback_adapter.changes import Change, Doubt, table_of
 from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.evidence.certain import hold
 from feedback_adapter.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -45,9 +46,13 @@ class Refinement:
 
     Args:
         outputs_before: Logits of the unrefined model.
-        outputs_after: Logits after refinement.
-        losses: (steps + 1, batch), the evidence loss in nats; the first row is the unrefined
-            model's. An image that has stopped keeps its last value.
+        outputs_refined: Logits of the refined network by itself.
+        outputs_after: The refined network's posterior given the evidence, as logits: what is
+            certain (confidence 1, a value of 0 or 1) holds in it, what is less certain moves
+            `outputs_refined` by its share; see `Evidence.clamp`.
+        losses: (steps + 1, batch), the evidence loss in nats of what the network says by itself;
+            the first row is the unrefined model's. An image that has stopped keeps its last
+            value. Strategies without feedback give the losses of `before` and `after`.
         steps: (batch,) int64, how many steps each image took.
         status: For each image what happened, and what to try where more could be had:
             `"converged: ..."`, or such as `"ran out of steps: try steps=20"`.
@@ -57,7 +62,7 @@ class Refinement:
         images: (batch, 3, height, width) in [0, 1] for pictures, or `None`.
         trace: `{output: (steps + 1, batch, labels)}` logits after every step, where the
             options asked for it.
-        kept: (batch,) int64, which row of `losses` is that of `outputs_after`; `None` for
+        kept: (batch,) int64, which row of `losses` is that of `outputs_refined`; `None` for
             the last.
         present: `{output: mask}` of the same form as `known`: what is known to hold; the rest of
             what is known is known not to.
@@ -75,6 +80,7 @@ class Refinement:
     """
 
     outputs_before: Outputs
+    outputs_refined: Outputs
     outputs_after: Outputs
     losses: Tensor
     steps: Tensor
@@ -93,9 +99,10 @@ class Refinement:
         cls,
         evidence: Evidence,
         before: Outputs,
-        after: Outputs,
+        refined: Outputs,
         *,
         status: str | tuple[str, ...],
+        after: Outputs | None = None,
         losses: Tensor | None = None,
         steps: Tensor | int = 1,
         pivots: tuple[str, ...] = (),
@@ -107,16 +114,20 @@ class Refinement:
         Args:
             evidence: What is known, bound.
             before: Outputs of the unrefined model.
-            after: Outputs after refinement.
+            refined: Outputs of the refined network by itself.
             status: One for all images, or one per image.
-            losses: (steps + 1, batch); by default those of `before` and `after`.
+            after: What follows for each prediction, where the strategy works that out from the
+                evidence itself. By default it is `evidence.clamp(refined)`. What is certain is
+                held in it in any case.
+            losses: (steps + 1, batch); by default those of `before` and of `after`, if that is
+                given, or of `refined`.
             steps: (batch,) int64, or one number for all images.
             pivots: Names of the sites that moved.
             trace: Logits after every step, where the options asked for it.
-            kept: Which row of `losses` belongs to `after`; by default the last.
+            kept: Which row of `losses` belongs to `refined`; by default the last.
         """
         if losses is None:
-            losses = torch.stack([evidence.loss(before), evidence.loss(after)])
+            losses = torch.stack([evidence.loss(before), evidence.loss(after or refined)])
         losses = losses.detach()
         if not isinstance(steps, Tensor):
             steps = torch.full((before.batch,), steps, dtype=torch.long, device=losses.device)
@@ -129,8 +140,10 @@ class Refinement:
                 said = said | mask.flatten(1).any(1)
             pairs = zip(status, said.tolist(), strict=True)
             status = tuple(what if is_said else evidence.silence for what, is_said in pairs)
+        posterior = _posterior(evidence, refined, after)
         return cls(
-            before, after, losses, steps, status, known, pivots=pivots, trace=trace, kept=kept,
+            before, refined, posterior, losses, steps, status, known,
+            pivots=pivots, trace=trace, kept=kept,
             doubts=evidence.doubts(), present=evidence.present(before),
         )  # fmt: skip
 
@@ -151,6 +164,7 @@ class Refinement:
         ]
         return cls(
             outputs_before=Outputs.cat([part.outputs_before for part in parts]),
+            outputs_refined=Outputs.cat([part.outputs_refined for part in parts]),
             outputs_after=Outputs.cat([part.outputs_after for part in parts]),
             losses=torch.cat([_filled(part.losses, rows) for part in parts], 1),
             steps=torch.cat([part.steps for part in parts]),
@@ -175,6 +189,7 @@ class Refinement:
         return dataclasses.replace(
             self,
             outputs_before=self.outputs_before.take(rows),
+            outputs_refined=self.outputs_refined.take(rows),
             outputs_after=self.outputs_after.take(rows),
             losses=self.losses[:, rows],
             steps=self.steps[rows],
@@ -193,20 +208,25 @@ class Refinement:
         return self.outputs_before.as_returned()
 
     @property
+    def refined(self) -> Tensor | dict[str, Tensor]:
+        """Logits of the refined network by itself, in the form of `after`."""
+        return self.outputs_refined.as_returned()
+
+    @property
     def after(self) -> Tensor | dict[str, Tensor]:
-        """Logits after refinement: a tensor (batch, labels), or a dict of them."""
+        """Logits of the posterior given the evidence: (batch, labels), or a dict of them."""
         return self.outputs_after.as_returned()
 
     @property
     def loss(self) -> Tensor:
-        """The evidence loss of what is in `after`, (batch,), in nats."""
+        """The evidence loss that was reached, (batch,), in nats; see `losses`."""
         if self.kept is None:
             return self.losses[-1]
         return self.losses.gather(0, self.kept[None])[0]
 
     @property
     def improved(self) -> Tensor:
-        """Whether the evidence loss is lower after than before, (batch,) bool."""
+        """Whether the evidence loss that was reached is lower than before, (batch,) bool."""
         return torch.lt(self.loss, self.losses[0])
 
     @property
@@ -331,6 +351,15 @@ class Refinement:
             f"Refinement({len(self.status)} images, strategy={self.strategy!r}, "
             f"pivots={self.pivots!r}, {shapes})"
         )
+
+
+@torch.no_grad()
+def _posterior(evidence: Evidence, refined: Outputs, after: Outputs | None) -> Outputs:
+    """What follows from the evidence, worked out in float32 at least."""
+    outputs = refined if after is None else after
+    exact = outputs.replace(**{n: z.float() for n, z in outputs.items() if z.element_size() < 4})
+    held = evidence.clamp(exact) if after is None else hold(exact, evidence.certain())
+    return held.replace(**{n: z.to(outputs[n].dtype) for n, z in held.items()})
 
 
 def _filled(values: Tensor, rows: int) -> Tensor:

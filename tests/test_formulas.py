@@ -51,7 +51,7 @@ def test_proximal_optimum_in_closed_form(linear, strategy, unit):
     )  # fmt: skip
     change = (t * scale**2)[:, None] * w  # of the activation
     expected = (x + change) @ linear.model.weight.detach().T
-    torch.testing.assert_close(result.after, expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(result.refined, expected, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("unit", ["absolute", "rms"])
@@ -67,7 +67,7 @@ def test_one_step_is_the_gradient(linear, unit):
     known = torch.tensor([[1, 1], [1, 0]], dtype=torch.float64)
     scale = x.square().mean(1, keepdim=True) if unit == "rms" else 1.0
     moved = x - 0.2 * scale * ((p - target) * known) @ weight
-    torch.testing.assert_close(result.after, moved @ weight.T, atol=1e-12, rtol=0)
+    torch.testing.assert_close(result.refined, moved @ weight.T, atol=1e-12, rtol=0)
 
 
 def test_decay_shrinks_the_activation_whatever_is_known(linear):
@@ -77,7 +77,7 @@ def test_decay_shrinks_the_activation_whatever_is_known(linear):
         keep="last", patience=None,
     )  # fmt: skip
     result = linear.refine(x, fa.Labels({}), strategy="layerwise", pivots="pivot", options=options)
-    torch.testing.assert_close(result.after, result.before * 0.95**3)
+    torch.testing.assert_close(result.refined, result.before * 0.95**3)
 
 
 def test_mean_reduction_shares_the_gradient(linear):
@@ -89,7 +89,7 @@ def test_mean_reduction_shares_the_gradient(linear):
     }  # fmt: skip
     mean = linear.refine(x, told, reduction="mean", step_size=0.6, **options)
     total = linear.refine(x, told, reduction="sum", step_size=0.1, **options)
-    torch.testing.assert_close(mean.after, total.after)
+    torch.testing.assert_close(mean.refined, total.refined)
 
 
 # ---- solvers ----

@@ -201,7 +201,7 @@ def test_losses_are_those_of_the_outputs():
         loss = told.loss(fa.Outputs({"output": logits}, specs))
         torch.testing.assert_close(loss, result.losses[step])
     assert torch.equal(result.trace["output"][0], result.before)
-    assert torch.equal(result.trace["output"][-1], result.after)
+    assert torch.equal(result.trace["output"][-1], result.refined)
     by_hand = nn.functional.softplus(-result.before[:, 0]) + nn.functional.softplus(
         result.before[:, 1]
     )
@@ -226,7 +226,7 @@ def test_steps_and_convergence():
     assert (still.losses[1:] == still.losses[1]).all()  # it keeps its last value
     none = refine(images, told, steps=0)
     assert none.losses.shape == (1, 2)
-    assert torch.equal(none.after, none.before)
+    assert torch.equal(none.refined, none.before)
 
 
 def test_layerwise_takes_its_steps_per_pivot():
@@ -284,12 +284,12 @@ def test_best_and_last(strategy):
         adapter.refine(x, fa.Labels({"yes": 1}), keep=k, **options) for k in ("best", "last")
     )
     assert torch.equal(best.losses, last.losses)
-    assert torch.equal(last.after, last.trace["output"][-1])
+    assert torch.equal(last.refined, last.trace["output"][-1])
     assert (last.losses[-1] > last.losses.amin(0)).any()  # it did overshoot
     which = best.losses.argmin(0)
-    assert torch.equal(best.after, best.trace["output"][which, torch.arange(2)])
-    for result in (best, last):  # the loss of a result is that of what is in `after`
-        softplus = nn.functional.softplus(-result.after[:, 0])
+    assert torch.equal(best.refined, best.trace["output"][which, torch.arange(2)])
+    for result in (best, last):  # the loss of a result is that of what is in `refined`
+        softplus = nn.functional.softplus(-result.refined[:, 0])
         torch.testing.assert_close(result.loss, softplus)
         assert torch.equal(result.improved, result.loss < result.losses[0])
     assert torch.equal(best.kept, which)
@@ -316,7 +316,7 @@ def test_layerwise_goes_on_from_the_best_of_the_pivot_before():
     once = adapter.refine(x, told, pivots="first", **options)
     twice = adapter.refine(x, told, pivots=["first", "second"], **options)
     assert torch.equal(twice.losses[:6], once.losses)
-    softplus = nn.functional.softplus(-twice.after[:, 0])
+    softplus = nn.functional.softplus(-twice.refined[:, 0])
     assert (softplus <= once.losses.amin(0) + 1e-12).all()
     torch.testing.assert_close(softplus, twice.losses.amin(0))
     torch.testing.assert_close(softplus, twice.loss)

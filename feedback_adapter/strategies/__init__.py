@@ -1,6 +1,7 @@
 """Refining strategies: one file each."""
 
 from feedback_adapter.strategies.base import Facts, Problem, Strategy
+from feedback_adapter.strategies.clamp import Clamp, ClampOptions
 from feedback_adapter.strategies.layerwise import Layerwise, LayerwiseOptions
 from feedback_adapter.strategies.newton import Newton, NewtonOptions
 from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions
@@ -11,6 +12,8 @@ __all__ = [
     "LBFGS",
     "SGD",
     "Adam",
+    "Clamp",
+    "ClampOptions",
     "Facts",
     "Layerwise",
     "LayerwiseOptions",

@@ -19,6 +19,7 @@ from feedback_adapter.options import above, check, within
 from feedback_adapter.prior import JOINT, LATENT, RIDGE, calm
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Facts, Problem, Strategy
+from feedback_adapter.strategies.plane import exact
 
 __all__ = ["Posterior", "PosteriorOptions", "where_statistics_help"]
 
@@ -83,7 +84,8 @@ class Posterior(Strategy[PosteriorOptions]):
                 "adapter.fit_prior(probabilities, targets), or a checkpoint that has them. "
                 "Without them use strategy='residual'."
             )
-        options, evidence, before = self.options, problem.evidence, problem.unrefined()
+        options, evidence, said = self.options, problem.evidence, problem.unrefined()
+        before = said.replace(**{name: exact(z) for name, z in said.items()})
         known, clamped = evidence.known(before), evidence.clamp(before)
         new: dict[str, Tensor] = {}
         for name, prior in problem.priors.items():
@@ -101,4 +103,5 @@ class Posterior(Strategy[PosteriorOptions]):
         for name, value in before.items():
             used = used | torch.ne(after[name], value).flatten(1).any(1)
         status = tuple(EXACT if is_used else UNUSED for is_used in used.tolist())
-        return Refinement.of(evidence, before, after, status=status)
+        after = after.replace(**{name: z.to(said[name].dtype) for name, z in after.items()})
+        return Refinement.of(evidence, said, said, after=after, status=status)

@@ -61,7 +61,7 @@ def test_a_linear_tail_is_solved(linear, prior_std, count):
     )  # fmt: skip
     expected = solved(linear, images, targets, known, prior_std)
     torch.testing.assert_close(result.trace["output"][-1], expected, atol=1e-10, rtol=0)
-    torch.testing.assert_close(result.after, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(result.refined, expected, atol=1e-6, rtol=0)
 
 
 def test_many_known_labels_are_solved_in_more_steps(linear):
@@ -71,7 +71,7 @@ def test_many_known_labels_are_solved_in_more_steps(linear):
     evidence = fa.Labels.from_tensors(targets, known)
     apart = [
         linear.refine(images, evidence, strategy="newton", pivots="0", prior_std=2.0, steps=steps)
-        .after.sub(expected)
+        .refined.sub(expected)
         .abs()
         .max()
         for steps in (1, 5, 60)
@@ -87,9 +87,9 @@ def test_the_objective_falls_and_its_best_is_kept(linear):
     assert result.losses.shape == (4, 6)
     assert result.improved.all()
     rows = torch.arange(6)
-    assert torch.equal(result.after, result.trace["output"][result.kept, rows])
+    assert torch.equal(result.refined, result.trace["output"][result.kept, rows])
     specs = result.outputs_before.specs
-    told = fa.Labels({"cat": 1, "dog": 0}).loss(fa.Outputs({"output": result.after}, specs))
+    told = fa.Labels({"cat": 1, "dog": 0}).loss(fa.Outputs({"output": result.refined}, specs))
     torch.testing.assert_close(told, result.loss)
 
 
@@ -100,7 +100,7 @@ def test_a_longer_reach_goes_further(linear):
             result := linear.refine(
                 images, told, strategy="newton", pivots="0", prior_std=prior_std
             )
-        ).after
+        ).refined
         - result.before
         for prior_std in (0.1, 1.0, 10.0)
     ]
@@ -121,7 +121,7 @@ def test_the_reach_does_not_depend_on_the_activations_scale(linear):
             linear.model[0].weight *= factor
             linear.model[0].bias *= factor
             linear.model[1].weight /= factor
-        results.append(linear.refine(images, told, strategy="newton", pivots="0").after)
+        results.append(linear.refine(images, told, strategy="newton", pivots="0").refined)
     torch.testing.assert_close(*results)
 
 
@@ -147,10 +147,10 @@ def test_no_image_looks_at_another():
         alone = adapter.refine(
             images[image : image + 1], told.take(torch.tensor([image])), **arguments
         )
-        torch.testing.assert_close(alone.after[0], batch.after[image], atol=1e-10, rtol=0)
+        torch.testing.assert_close(alone.refined[0], batch.refined[image], atol=1e-10, rtol=0)
         torch.testing.assert_close(alone.losses[:, 0], batch.losses[:, image], atol=1e-10, rtol=0)
     nothing = torch.arange(0, 24, 5)
-    assert torch.equal(batch.after[nothing], batch.before[nothing])
+    assert torch.equal(batch.refined[nothing], batch.before[nothing])
     assert {batch.status[image] for image in nothing.tolist()} == {CONVERGED}
     assert batch.steps[nothing].max() == 0
 
@@ -174,7 +174,7 @@ def test_bfloat16():
     result = adapter.refine(
         tiny_images(3).bfloat16(), fa.Labels({"cat": 1}), strategy="newton", pivots="stem"
     )
-    assert result.after.dtype == torch.bfloat16
+    assert result.refined.dtype == torch.bfloat16
     assert result.improved.all()
 
 
@@ -208,7 +208,7 @@ def test_no_steps():
         tiny_images(2), fa.Labels({"cat": 1}), strategy="newton", steps=0
     )
     assert result.losses.shape == (1, 2)
-    assert torch.equal(result.after, result.before)
+    assert torch.equal(result.refined, result.before)
 
 
 def test_a_class_of_classes_whose_loss_is_not_convex():
@@ -219,7 +219,7 @@ def test_a_class_of_classes_whose_loss_is_not_convex():
     images, animals = tiny_images(6), fa.Coarse("animal")
     result = adapter.refine(images, animals, strategy="newton", pivots="again#0", steps=3)
     assert result.improved.all()
-    assert (result.after.softmax(1)[:, :2].sum(1) > result.before.softmax(1)[:, :2].sum(1)).all()
+    assert (result.refined.softmax(1)[:, :2].sum(1) > result.before.softmax(1)[:, :2].sum(1)).all()
 
 
 def test_a_caption_whose_loss_runs_a_decoder():
@@ -264,11 +264,11 @@ def test_the_old_name_of_an_option_still_works():
     new = adapter.refine(images, told, strategy="newton", prior_std=2.0)
     with pytest.warns(DeprecationWarning, match="reach= is now called prior_std="):
         old = adapter.refine(images, told, strategy="newton", reach=2.0)
-    assert torch.equal(old.after, new.after)
+    assert torch.equal(old.refined, new.refined)
     with pytest.warns(DeprecationWarning, match="prior_std"):
         options = fa.NewtonOptions(reach=3.0)
     assert options == fa.NewtonOptions(prior_std=3.0)
     checkpoint = fa.Defaults("newton", options={"reach": 2.0})  # as an older config has it
     loaded = fa.Adapter(adapter.model, adapter.outputs, defaults=checkpoint)
     with pytest.warns(DeprecationWarning, match="prior_std"):
-        assert torch.equal(loaded.refine(images, told).after, new.after)
+        assert torch.equal(loaded.refine(images, told).refined, new.refined)

@@ -81,12 +81,11 @@ class BackwardStrategy(Strategy[BackwardOptions]):
                 continue
             present = known[index] & (clamped[index] > 0)
             logits = self._logits(model, image, present, known[index], at, index)
-            rows.append(torch.where(known[index], clamped[index], logits))
-        after = problem.evidence.clamp(Outputs({name: torch.stack(rows)}, before.specs))
+            rows.append(torch.where(known[index], before[name][index], logits))
         return Refinement.of(
             problem.evidence,
             before,
-            after,
+            before.replace(**{name: torch.stack(rows)}),
             status="searched the whole image once",
             pivots=tuple(f"net.{name}" for name in problem.model.activations.names[:-1]),
         )

@@ -15,7 +15,10 @@ from feedback_adapter.plugins import plugins, strategy
 from feedback_adapter.sites import Inputs
 from feedback_adapter.strategies.base import Facts
 
-__all__ = ["REFERENCE", "strategies_of", "uses_of"]
+__all__ = ["ALONE", "REFERENCE", "strategies_of", "uses_of"]
+
+ALONE = ", network alone"
+"""What the name of a method ends in where what is known isn't held fixed in what it gave."""
 
 REFERENCE = "-reference"
 """What the name of a method ends in that is a strategy in its published form."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from feedback_adapter.adapter import Adapter
@@ -20,8 +21,9 @@ from feedback_adapter.batches import in_batches, join, split
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.prepared import Prepared
+from feedback_adapter.refinement import Refinement
 
-__all__ = ["Answer", "Case", "Images", "refine_all", "unrefined_logits"]
+__all__ = ["Answer", "Case", "Images", "both", "refine_all", "unrefined_logits"]
 
 
 class Images(Protocol):
@@ -44,13 +46,19 @@ class Case:
         name: What progress notes call it.
         evidence: Gives what is known of the images of those numbers, (k,).
         arguments: Of `Adapter.refine`.
-        read: What to keep of the refined outputs: outputs or a tensor (k, ...). By default all.
+        read: What to keep of the result: outputs or a tensor (k, ...). By default the outputs
+            after refinement.
     """
 
     name: str
     evidence: Callable[[Tensor], Evidence]
     arguments: Mapping[str, Any]
-    read: Callable[[Outputs], Any] = lambda outputs: outputs
+    read: Callable[[Refinement], Any] = lambda result: result.outputs_after
+
+
+def both(result: Refinement, output: str) -> Tensor:
+    """What is after refinement, and what the network alone says: (k, 2, labels)."""
+    return torch.stack([result.outputs_after[output], result.outputs_refined[output]], 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +92,7 @@ def refine_all(
         progress: Called with a note before each batch is read, and before each case of it.
 
     Returns:
-        The unrefined model's outputs, and what each case reads of the refined ones. The seconds of
+        The unrefined model's outputs, and what each case reads of its results. The seconds of
         the former are those of the pass that prepares the images.
     """
     first: list[Outputs] = []
@@ -107,9 +115,9 @@ def refine_all(
                 prepared[key] = kept, time.perf_counter() - started
             kept, once = prepared[key]
             started = time.perf_counter()
-            after = adapter.refine(kept, evidence, **arguments).outputs_after
+            result = adapter.refine(kept, evidence, **arguments)
             seconds[number] += once + time.perf_counter() - started
-            parts[number].append(case.read(after))
+            parts[number].append(case.read(result))
         if prepared:
             kept, once = next(iter(prepared.values()))
             first.append(kept.unrefined(adapter.read))

@@ -75,11 +75,18 @@ def test_evaluate_json(command_line, checkpoint, flickr8k, tmp_path):
     assert {"python", "torch", "timm"} <= set(said["versions"])
     assert all(set(row) == ROW for row in rows)
     assert {row["images"] for row in rows} == {12}
-    names = ["residual", "layerwise", "newton", "residual-reference", "layerwise-reference"]
+    names = [
+        "residual",
+        "layerwise",
+        "newton",
+        "clamp",
+        "residual-reference",
+        "layerwise-reference",
+    ]
     assert [(row["method"], row["known"]) for row in rows if row["metric"] == "mAP"] == [
         ("unrefined", 0), *((name, known) for name in names for known in (34, 100)),
     ]  # fmt: skip
-    assert sum(row["metric"] == "mAP, 50% wrong" for row in rows) == 5
+    assert sum(row["metric"] == "mAP, 50% wrong" for row in rows) == 6
     for row in rows:
         if row["metric"] == "mAP":
             assert 0 < row["value"] <= 100
@@ -119,7 +126,7 @@ def test_evaluate_text(command_line, checkpoint, flickr8k):
     assert code == 0
     rows = [row for row in json.loads(out)["rows"] if row["metric"] == "mAP"]
     rule = "Bayes' rule per word"
-    methods = ["unrefined", rule, "residual", "residual, then Bayes' rule"]
+    methods = ["unrefined", rule, "residual", "residual, network alone"]
     assert [row["method"] for row in rows] == methods
     assert [row["known"] for row in rows] == [0, 1, 1, 1]
 

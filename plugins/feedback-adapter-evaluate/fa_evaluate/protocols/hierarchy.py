@@ -14,23 +14,19 @@ import torch
 from torch import Tensor
 
 from fa_evaluate.bootstrap import Bootstrap
-from fa_evaluate.methods import REFERENCE, strategies_of, uses_of
+from fa_evaluate.methods import ALONE, REFERENCE, strategies_of, uses_of
 from fa_evaluate.metrics import mean_of
-from fa_evaluate.passes import Case, Images, refine_all
+from fa_evaluate.passes import Case, Images, both, refine_all
 from fa_evaluate.request import Request
 from fa_evaluate.rows import UNREFINED, Row
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import ModelError
 from feedback_adapter.evidence.coarse import Coarse
-from feedback_adapter.outputs import Outputs
 
-__all__ = ["MASK", "MASKED", "Hierarchy", "measure"]
+__all__ = ["MASK", "Hierarchy", "measure"]
 
 MASK = "masked softmax"
 """Name of the baseline: the unrefined model, with all classes outside the coarse one ruled out."""
-
-MASKED = ", masked"
-"""What the name of a method ends in where the mask is applied to what refinement gave."""
 
 _LEAST = -30.0
 """A class that a mask rules out is this likely, in nats: a wrong mask costs no more."""
@@ -67,13 +63,13 @@ class Hierarchy:
             images: (N, channels, height, width), as the model takes them.
             fine: (N,) int64, the true fine class.
             methods: Arguments of `Adapter.refine` by name, and `through` (see `Coarse`; by
-                default `"classes"`). Each is reported as it is, and masked.
+                default `"classes"`). Each is reported with what is known held fixed, and alone.
             checkpoint: Name to report.
             progress: Called with a note before each pass.
 
         Returns:
-            Rows of the unrefined model, of the masked softmax, and of each method alone and
-            masked: accuracy (0 to 100), its gain over the masked softmax, NLL (nats), the
+            Rows of the unrefined model, of the masked softmax, and of each method and the
+            network alone that it gave: accuracy (0 to 100), its gain over the masked softmax, NLL (nats), the
             share of images whose class is less likely than by the masked softmax, and
             milliseconds per image.
 
@@ -88,18 +84,13 @@ class Hierarchy:
         mask = Coarse(known, output=output).bind(adapter.outputs, len(known))
         cases = [_case(name, known, output, arguments) for name, arguments in methods.items()]
         before, answers = refine_all(adapter, images, cases, batch=self.batch, progress=progress)
-        found: dict[str, Tensor] = {}
-        seconds: dict[str, float] = {}
-
-        def add(name: str, masked: str, outputs: Outputs, took: float) -> None:
-            found[name] = outputs[output].log_softmax(1)
-            found[masked] = mask.clamp(outputs)[output].log_softmax(1)
-            seconds[name] = seconds[masked] = took
-
-        add(UNREFINED, MASK, before.value, before.seconds)
+        masked = mask.clamp(before.value)[output]
+        found = {UNREFINED: before.value[output].log_softmax(1), MASK: masked.log_softmax(1)}
+        seconds = {UNREFINED: before.seconds, MASK: before.seconds}
         for name, answer in zip(methods, answers, strict=True):
-            outputs = before.value.replace(**{output: answer.value})
-            add(name, name + MASKED, outputs, answer.seconds)
+            after, alone = answer.value.log_softmax(2).unbind(1)
+            found |= {name: after, name + ALONE: alone}
+            seconds |= {name: answer.seconds, name + ALONE: answer.seconds}
         bootstrap = Bootstrap(len(images), self.samples, self.seed)
         base = _scores(found[MASK], fine, found[MASK], bootstrap)
         rows: list[Row] = []
@@ -112,7 +103,7 @@ class Hierarchy:
                 **scores,
                 "ms per image": bootstrap(lambda _, ms=ms: ms),
             }
-            own = methods.get(name.removesuffix(MASKED))
+            own = methods.get(name.removesuffix(ALONE))
             rows += bootstrap.rows(
                 checkpoint, name, 0 if name == UNREFINED else 100, [draw],
                 uses="weights" if own is None else uses_of(own, adapter),
@@ -128,7 +119,7 @@ def _case(name: str, known: list[str], output: str, arguments: Mapping[str, Any]
         name,
         lambda rows: Coarse([known[i] for i in rows.tolist()], through=through, output=output),
         rest,
-        read=lambda after: after[output],
+        read=lambda result: both(result, output),
     )
 
 

@@ -232,7 +232,7 @@ class PartialLabels:
             f"{name}, {draw}",
             lambda rows: Labels.from_tensors(said[rows], known, wrong=wrong),
             {key: value for key, value in arguments.items() if key != "wrong"},
-            read=lambda after: after.probabilities()[output][:, draw.scored],
+            read=lambda result: result.outputs_after.probabilities()[output][:, draw.scored],
         )
 
 

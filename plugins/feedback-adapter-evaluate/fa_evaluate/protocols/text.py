@@ -18,8 +18,8 @@ import torch
 from fa_evaluate import data as readers
 from fa_evaluate.bootstrap import Bootstrap
 from fa_evaluate.data.words import targets_for
-from fa_evaluate.methods import REFERENCE, strategies_of, uses_of
-from fa_evaluate.passes import Case, Images, refine_all
+from fa_evaluate.methods import ALONE, REFERENCE, strategies_of, uses_of
+from fa_evaluate.passes import Case, Images, both, refine_all
 from fa_evaluate.protocols.unknown_labels import UnknownLabels
 from fa_evaluate.request import Request
 from fa_evaluate.rows import UNREFINED, Row
@@ -27,10 +27,8 @@ from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import DataError, OptionsError
 from feedback_adapter.evidence.base import All, Evidence
 from feedback_adapter.evidence.text import Reliability, Text
-from feedback_adapter.outputs import Outputs
 
 __all__ = [
-    "AND_BAYES",
     "BAYES",
     "TextNearby",
     "evidence_of",
@@ -41,9 +39,6 @@ __all__ = [
 
 BAYES = "Bayes' rule per word"
 """Name of the baseline: each word's own mention counts, nothing else is learned from it."""
-
-AND_BAYES = ", then Bayes' rule"
-"""What the name of a method ends with where the rule is applied to what feedback gave."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +84,7 @@ class TextNearby:
             images: (N, channels, height, width), as the model takes them.
             captions: (N) captions of each, more than the largest amount.
             methods: Arguments of `Adapter.refine` by name, and `absent` (see `Text`). Each is
-                reported as it is, and with Bayes' rule on what it gave.
+                reported with Bayes' rule on what it gave (`Text.clamp`), and alone.
             reliability: How far to trust a caption; see `fit_reliability`.
             checkpoint: Name to report.
             progress: Called with a note before each pass.
@@ -126,7 +121,7 @@ class TextNearby:
             note = f"{name}, {amount} captions, without number {left_out + 1}"
             rest = dict(methods[name])
             evidence = known(amount, left_out, rest.pop("absent", 1.0))
-            cases.append(Case(note, evidence.take, rest, read=lambda after: after[output]))
+            cases.append(Case(note, evidence.take, rest, read=lambda result: both(result, output)))
         before, answers = refine_all(adapter, images, cases, batch=self.batch, progress=progress)
         refined = dict(zip(passes, answers, strict=True))
         bootstrap = Bootstrap(len(captions), self.samples, self.seed)
@@ -145,22 +140,18 @@ class TextNearby:
         for amount in self.amounts:
             found: dict[str, list[dict[str, np.ndarray]]] = {}
             for left_out, scorer in enumerate(scorers):
-                rule = known(amount, left_out, 1.0)
-
-                def ruled(outputs: Outputs, rule: Evidence = rule) -> np.ndarray:
-                    return rule.clamp(outputs)[output].sigmoid().numpy()
-
-                found.setdefault(BAYES, []).append(scorer(ruled(before.value)))
+                ruled = known(amount, left_out, 1.0).clamp(before.value)[output]
+                found.setdefault(BAYES, []).append(scorer(ruled.sigmoid().numpy()))
                 for name in methods:
-                    after = refined[amount, left_out, name]
-                    ms = after.seconds * 1e3 / len(captions)
+                    answer = refined[amount, left_out, name]
+                    ms = answer.seconds * 1e3 / len(captions)
                     clock = bootstrap(lambda _, ms=ms: ms)
-                    draw = {**scorer(after.value.sigmoid().numpy()), "ms per image": clock}
+                    after, alone = answer.value.sigmoid().unbind(1)
+                    draw = {**scorer(after.numpy()), "ms per image": clock}
                     found.setdefault(name, []).append(draw)
-                    both = ruled(before.value.replace(**{output: after.value}))
-                    found.setdefault(f"{name}{AND_BAYES}", []).append(scorer(both))
+                    found.setdefault(name + ALONE, []).append(scorer(alone.numpy()))
             for name, draws in found.items():
-                own = methods.get(name.removesuffix(AND_BAYES))
+                own = methods.get(name.removesuffix(ALONE))
                 rows += bootstrap.rows(
                     checkpoint, name, amount, draws,
                     uses="weights" if own is None else uses_of(own, adapter),

@@ -1,0 +1,42 @@
+"""The model's own posterior given the evidence, without feedback."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from feedback_adapter.refinement import Refinement
+from feedback_adapter.strategies.base import Facts, Problem, Strategy
+
+__all__ = ["Clamp", "ClampOptions", "where_it_is_enough"]
+
+STATUS = "converged: what is known is held fixed, and the network is as it was"
+"""Status of an image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClampOptions:
+    """The clamp has no options."""
+
+
+class Clamp(Strategy[ClampOptions]):
+    """Nothing moves: what the evidence fixes is held fixed, as it is after any strategy."""
+
+    def refine(self, problem: Problem) -> Refinement:
+        """Refine one batch. See `Strategy.refine`."""
+        before, evidence = problem.unrefined(), problem.evidence
+        after = evidence.clamp(before)
+        return Refinement.of(evidence, before, before, after=after, status=STATUS, steps=0)
+
+
+def where_it_is_enough(facts: Facts) -> float:
+    """How well the clamp suits: best where all that is known is about classes of one output.
+
+    Whatever else the model predicts, the clamp says nothing of it. So it isn't preferred where
+    there are other outputs, unless these are the coarse classes of the same output.
+    """
+    known = [name for name, mask in facts.known().items() if bool(mask.any())]
+    if len(known) != 1 or facts.outputs[known[0]].kind != "multiclass":
+        return 0.0
+    coarse = set(facts.outputs[known[0]].hierarchy or ())
+    others = [spec.labels for name, spec in facts.outputs.items() if name != known[0]]
+    return 2.0 if all(coarse.issuperset(labels) for labels in others) else 0.0

@@ -14,7 +14,6 @@ from fa_backward.net import GenerativeNet
 from fa_backward.place import Place
 from feedback_adapter.evidence import All, Evidence
 from feedback_adapter.options import check, whole, within
-from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Facts, Problem, Strategy
 

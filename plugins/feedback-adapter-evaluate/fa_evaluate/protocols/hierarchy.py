@@ -69,9 +69,9 @@ class Hierarchy:
 
         Returns:
             Rows of the unrefined model, of the masked softmax, and of each method and the
-            network alone that it gave: accuracy (0 to 100), its gain over the masked softmax, NLL (nats), the
-            share of images whose class is less likely than by the masked softmax, and
-            milliseconds per image.
+            network alone that it gave: accuracy (0 to 100), its gain over the masked softmax,
+            NLL (nats), the share of images whose class is less likely than by the masked
+            softmax, and milliseconds per image.
 
         Raises:
             ModelError: No output has a hierarchy.

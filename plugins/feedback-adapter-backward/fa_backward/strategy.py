@@ -86,7 +86,6 @@ class BackwardStrategy(Strategy[BackwardOptions]):
             before,
             before.replace(**{name: torch.stack(rows)}),
             status="searched the whole image once",
-            pivots=tuple(f"net.{name}" for name in problem.model.activations.names[:-1]),
         )
 
     def _logits(

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import fa_cnnf
+from fa_cnnf import attacks
+from fa_cnnf.attacks import Objective
 from fa_cnnf.attacks.suite import KINDS, Budget, attack, views_of
 from fa_cnnf.data import fashion_mnist
 from fa_cnnf.layers import AdaReLU
@@ -174,6 +176,48 @@ def test_options_out_of_range_are_named(trained, wrong):
 def test_budgets_out_of_range_are_named(wrong):
     with pytest.raises(OptionsError, match=next(iter(wrong))):
         Budget(**wrong)
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd", "spsa", "square"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: (x - 0.45) / 0.225, r"values from -6.4\d* to .* pixels in \[-1, 1\]"),
+        (lambda x: x * torch.nan, r"pixels in \[-1, 1\]"),
+        (lambda x: (x * 100).to(torch.uint8), "floating-point"),
+        (lambda x: (x + 1) * 127.5, "values from .* to 255"),
+    ],
+)
+def test_images_outside_the_range_are_refused(name, change, says):
+    """Clamped to [-1, 1], they would change by far more than eps, and attacks look too strong."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    x = torch.rand(8, 3, 4, 4) * 2 - 1
+    x[0, 0, 0], x[0, 0, 1] = -1, 1
+    objective = Objective(lambda z: net(z.float())[None], net(x).argmax(1))
+    start = [torch.zeros_like(x)] if "pgd" in name else []
+    function = getattr(attacks, name)
+    assert (function(objective, x * (1 + 1e-6), *start, 0.06, 2) - x).abs().max() <= 0.06 + 1e-5
+    with pytest.raises(InputError, match=says):
+        function(objective, change(x), *start, 0.06, 2)
+
+
+def test_the_suite_refuses_images_outside_the_range_before_it_scores_any(trained):
+    model, x, y = trained
+    with pytest.raises(InputError, match=r"pixels in \[-1, 1\]"):
+        attack(model, x * 3, y, [0.1], readouts=["0"], kinds=["pgd"])
+
+
+@pytest.mark.parametrize("eps", [-0.1, 3, float("nan")])
+def test_a_ball_of_no_radius_is_refused(eps):
+    with pytest.raises(OptionsError, match="eps=.* is out of range"):
+        attacks.Ball(torch.zeros(1, 1), eps)
+
+
+def test_a_start_of_another_shape_is_refused():
+    objective = Objective(lambda z: z[None], torch.zeros(2, dtype=torch.long))
+    with pytest.raises(InputError, match=r"start has shape \(2, 2\) for images \(2, 3\)"):
+        attacks.pgd(objective, torch.zeros(2, 3), torch.zeros(2, 2), 0.1)
 
 
 def test_idx_files_are_read_packed_or_not(tmp_path):

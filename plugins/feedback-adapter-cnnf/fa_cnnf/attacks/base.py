@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feedback_adapter.errors import OptionsError
+from feedback_adapter.errors import InputError, OptionsError
 
-__all__ = ["LOSSES", "Ball", "Objective", "Worst", "begin"]
+__all__ = ["LOSSES", "Ball", "Objective", "Worst", "begin", "check_range"]
 
 LOSSES = ("ce", "margin", "dlr")
 """Cross-entropy; largest wrong logit minus the right one; targeted difference of logits ratio."""
+
+ROUNDING = 1e-5
+"""How far outside of [-1, 1] a pixel may be: what rounding makes of an image that is within."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +73,38 @@ class Objective:
             )
 
 
+def check_range(images: Tensor) -> None:
+    """Refuse images that aren't in [-1, 1], to which attacks keep what they make.
+
+    Raises:
+        InputError: They aren't floating point, or a pixel is outside or NaN.
+    """
+    if not images.is_floating_point():
+        raise InputError(f"The images are {images.dtype}: attacks take floating-point numbers.")
+    if not bool((images.abs() <= 1 + ROUNDING).all()):
+        raise InputError(
+            f"The images have values from {images.min():.3g} to {images.max():.3g}, but attacks "
+            "take pixels in [-1, 1]: scale them so, and let the network begin with whatever "
+            "normalisation it needs."
+        )
+
+
 class Ball:
     """The images within eps of clean ones in the maximum norm, pixels in [-1, 1].
 
     Args:
         x: Clean images (batch, ...) in [-1, 1].
-        eps: Largest change, in the units of `x`.
+        eps: Largest change, in the units of `x`, at least 0.
+
+    Raises:
+        InputError: The images aren't in [-1, 1].
+        OptionsError: eps is out of range.
     """
 
     def __init__(self, x: Tensor, eps: float) -> None:
+        check_range(x)
+        if not 0 <= eps <= 2:
+            raise OptionsError(f"eps={eps} is out of range: it must be from 0 to 2.")
         self.low, self.high = (x - eps).clamp(min=-1), (x + eps).clamp(max=1)
 
     def project(self, images: Tensor, rows: Tensor) -> Tensor:
@@ -123,6 +149,15 @@ def begin(objective: Objective, x: Tensor, start: Tensor, eps: float) -> tuple[B
         x: Clean images (batch, ...) in [-1, 1].
         start: Where to start, in [-1, 1] times eps, shaped as `x`.
         eps: Largest change, in the units of `x`.
+
+    Raises:
+        InputError: `x` isn't in [-1, 1], or `start` isn't or has another shape.
+        OptionsError: eps is out of range.
     """
+    if start.shape != x.shape or not bool((start.abs() <= 1 + ROUNDING).all()):
+        raise InputError(
+            f"start has shape {tuple(start.shape)} for images {tuple(x.shape)}: give as many "
+            "numbers as there are pixels, each in [-1, 1]."
+        )
     ball, worst = Ball(x, eps), Worst(x, not objective.surrogate)
     return ball, worst, ball.project(x + eps * start, torch.arange(len(x), device=x.device))

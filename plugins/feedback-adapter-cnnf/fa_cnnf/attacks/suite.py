@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fa_cnnf.attacks import Objective, apgd, apgd_targeted, pgd, spsa, square
+from fa_cnnf.attacks.base import check_range
 from fa_cnnf.loops import CNNF
 from feedback_adapter.errors import OptionsError
 
@@ -154,6 +155,7 @@ def attack(
         report: Called with each row when it is known.
 
     Raises:
+        InputError: The images aren't in [-1, 1].
         OptionsError: An option is out of range.
     """
     budget = budget or Budget()
@@ -254,6 +256,7 @@ def _check(eps: Sequence[float], kinds: Sequence[str], batch: int, images: Tenso
         raise OptionsError(f"batch={batch} is out of range: it must be at least 1.")
     if not len(images):
         raise OptionsError("There are no images to attack.")
+    check_range(images)
 
 
 def _steps(model: CNNF, readout: str) -> int:

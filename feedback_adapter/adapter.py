@@ -348,8 +348,7 @@ class Adapter:
         """The refinement of no images."""
         device = inputs.images.device
         outputs = Outputs(
-            {n: torch.zeros(0, len(s.labels), device=device) for n, s in self.outputs.items()},
-            self.outputs,
+            {name: spec.blank(0, device) for name, spec in self.outputs.items()}, self.outputs
         )
         losses = torch.zeros(1, 0, device=device)
         nothing = Refinement.of(evidence, outputs, outputs, status=(), losses=losses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from feedback_adapter.evidence.captions import Captions, parse_caption
 from feedback_adapter.evidence.coarse import Coarse, parse_coarse
 from feedback_adapter.evidence.labels import Labels, parse_labels
+from feedback_adapter.evidence.pixels import Pixels, parse_pixels
 from feedback_adapter.evidence.text import Text, parse_text
 from feedback_adapter.hookspecs import EvidenceSpec, StrategySpec, hookimpl
 from feedback_adapter.strategies.clamp import Clamp, ClampOptions, where_it_is_enough
@@ -24,6 +25,7 @@ def feedback_adapter_evidence_types() -> list[EvidenceSpec]:
         EvidenceSpec("coarse", Coarse, "the class is one of a coarse class's", parse_coarse),
         EvidenceSpec("text", Text, "text near the image mentions labels", parse_text),
         EvidenceSpec("caption", Captions, "a caption, for models that write them", parse_caption),
+        EvidenceSpec("pixels", Pixels, "pixels of a map have known labels", parse_pixels),
     ]
 
 

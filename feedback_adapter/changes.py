@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Change", "Doubt", "table_of"]
+__all__ = ["Change", "Doubt", "MapChange", "table_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,33 @@ class Change:
     after: float
     known: bool
     present: bool | None = None
+
+    @property
+    def said(self) -> str:
+        """What is known of it, in a word or two; empty where nothing is."""
+        if not self.known:
+            return ""
+        return "known absent" if self.present is False else "known"
+
+
+@dataclasses.dataclass(frozen=True)
+class MapChange(Change):
+    """One label of one image's map: its share of the pixels, before and after.
+
+    Args:
+        pixels: At how many pixels it is known whether the label is there.
+        nowhere: Whether it is known to be at no pixel.
+    """
+
+    pixels: int = 0
+    nowhere: bool = False
+
+    @property
+    def said(self) -> str:
+        """See `Change.said`."""
+        if self.nowhere or not self.pixels:
+            return super().said
+        return f"{self.pixels} pixel{'s' * (self.pixels > 1)} known"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +103,7 @@ def table_of(changes: Sequence[Change], title: str, *, several: bool) -> Table:
             f"{change.before:6.1%}",
             f"{change.after:6.1%}",
             f"{moved * 100:+.1f}",
-            ("known absent" if change.present is False else "known") if change.known else "",
+            change.said,
             style=style,
         )
     return table

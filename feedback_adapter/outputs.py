@@ -18,7 +18,7 @@ __all__ = ["SINGLE", "Kind", "Output", "Outputs", "pick", "read"]
 SINGLE = "output"
 """Name of the output of a model that returns one tensor."""
 
-Kind = Literal["multilabel", "multiclass", "tokens"]
+Kind = Literal["multilabel", "multiclass", "tokens", "map"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +28,21 @@ class Output:
     Args:
         labels: A name for each of the output's entries, in order: texts or numbers, also as an
             array, or as `{id: name}`.
-        kind: `"multilabel"` (independent sigmoids), `"multiclass"` (one softmax) or
-            `"tokens"`: what a decoder needs to write a text, (batch, anything); `labels`
-            is then the vocabulary.
+        kind: `"multilabel"` (independent sigmoids), `"multiclass"` (one softmax), `"map"` (labels
+            of each pixel: logits (batch, labels, height, width)) or `"tokens"`: what a decoder
+            needs to write a text, (batch, anything); `labels` is then the vocabulary.
         select: Which tensor of the model's return value this is: `None` for the
             value itself, or keys, indices and attribute names joined by dots
             (`"logits"`, `"0"`, `"heads.scene"`).
         hierarchy: `{coarse class: its labels}`, for `Coarse` evidence.
         decoder: For `"tokens"`: the part of the model that writes the text; see
             `feedback_adapter.networks.CaptionDecoder`.
+        exclusive: For `"map"`: whether a pixel has exactly one of the labels (one softmax per
+            pixel) or any number of them (independent sigmoids). By default it has one where there
+            are two labels or more.
 
     Raises:
-        ModelError: No labels, a label twice, or an unknown kind.
+        ModelError: No labels, a label twice, an unknown kind, or `exclusive` where it can't be.
     """
 
     labels: tuple[str, ...]
@@ -47,21 +50,51 @@ class Output:
     select: str | None = None
     hierarchy: Mapping[str, Sequence[str]] | None = dataclasses.field(default=None, repr=False)
     decoder: nn.Module | None = dataclasses.field(default=None, repr=False, compare=False)
+    exclusive: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", label_list(self.labels))
         if self.kind not in get_args(Kind):
             raise ModelError(f"kind={self.kind!r} is not possible: {get_args(Kind)} are.")
+        if self.exclusive not in (None, True, False):
+            raise ModelError(f"exclusive={self.exclusive!r} is not possible: True or False are.")
+        if self.exclusive is not None and self.kind != "map":
+            raise ModelError(
+                f"exclusive={self.exclusive} is for kind='map'. Labels of which one holds are "
+                "kind='multiclass', labels of which any number can hold kind='multilabel'."
+            )
+        if self.exclusive and len(self.labels) == 1:
+            raise ModelError(
+                f"exclusive=True with the one label {self.labels[0]!r}: each pixel would have it. "
+                "Name the background as a label, or leave exclusive out."
+            )
+
+    @property
+    def axis(self) -> int:
+        """The dimension of logits that counts the labels: -3 for maps, else -1."""
+        return -3 if self.kind == "map" else -1
+
+    @property
+    def one_holds(self) -> bool:
+        """Whether exactly one of the labels holds (a softmax), of each pixel in a map."""
+        if self.kind == "map":
+            return len(self.labels) > 1 if self.exclusive is None else self.exclusive
+        return self.kind != "multilabel"
+
+    def blank(self, batch: int, device: torch.device | str | None = None) -> Tensor:
+        """Zeros of the form of the logits, (batch, labels); of maps (batch, labels, 0, 0)."""
+        pixels = (0, 0) if self.kind == "map" else ()
+        return torch.zeros(batch, len(self.labels), *pixels, device=device)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Turn logits (..., n) into probabilities (..., n) in [0, 1]."""
-        return logits.sigmoid() if self.kind == "multilabel" else logits.softmax(-1)
+        """Turn logits (..., n), of maps (..., n, height, width), into probabilities in [0, 1]."""
+        return logits.softmax(self.axis) if self.one_holds else logits.sigmoid()
 
     def log_odds(self, logits: Tensor) -> Tensor:
-        """The log-odds (..., n) of each entry on its own, in nats."""
-        if self.kind == "multilabel":
+        """The log-odds of each entry on its own, in nats, in the form of the logits."""
+        if not self.one_holds:
             return logits
-        log_p = logits.log_softmax(-1)
+        log_p = logits.log_softmax(self.axis)
         return log_p - torch.log1p(-log_p.exp().clamp(max=1 - 1e-7))
 
 
@@ -69,7 +102,7 @@ class Outputs(Mapping[str, Tensor]):
     """The logits of every named output of a model, with what they mean.
 
     Args:
-        logits: `{name: (batch, labels)}`.
+        logits: `{name: (batch, labels)}`; of maps (batch, labels, height, width).
         specs: `{name: Output}` with the same names.
     """
 
@@ -151,10 +184,14 @@ def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
         if spec.kind == "tokens":
             logits[name] = tensor
             continue
-        if tensor.ndim != 2 or tensor.shape[1] != len(spec.labels):
+        pixels = ", height, width" if spec.kind == "map" else ""
+        ndim = 4 if spec.kind == "map" else 2
+        if tensor.ndim != ndim or tensor.shape[1] != len(spec.labels):
+            hint = " For a label per pixel say kind='map'." if (tensor.ndim, ndim) == (4, 2) else ""
             raise ModelError(
                 f"Output {name!r} is {tuple(tensor.shape)}, but {len(spec.labels)} labels need "
-                f"(batch, {len(spec.labels)}). Give one label per entry of the output."
+                f"(batch, {len(spec.labels)}{pixels}). Give one label per entry of the output."
+                f"{hint}"
             )
         logits[name] = tensor
     return Outputs(logits, specs)

@@ -15,6 +15,7 @@ from torch import Tensor
 from feedback_adapter.changes import Change, Doubt, table_of
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.certain import hold
+from feedback_adapter.maps import changes_of, masks_of
 from feedback_adapter.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Refinement:
         steps: (batch,) int64, how many steps each image took.
         status: For each image what happened, and what to try where more could be had:
             `"converged: ..."`, or such as `"ran out of steps: try steps=20"`.
-        known: `{output: (batch, labels) bool}`, what the evidence fixes.
+        known: `{output: (batch, labels) bool}`, what the evidence fixes; of maps (batch, labels,
+            height, width).
         strategy: Name of the strategy.
         pivots: Names of the sites that moved.
         images: (batch, 3, height, width) in [0, 1] for pictures, or `None`.
@@ -268,16 +270,21 @@ class Refinement:
             top: How many at most; `None` for all. The known ones don't count, but where
                 there are hundreds of them, only so many are given too.
         """
-        before, after = self.outputs_before.probabilities(), self.outputs_after.probabilities()
         known: list[Change] = []
         unknown: list[Change] = []
         for name, spec in self.outputs_before.specs.items():
             if spec.kind == "tokens":
                 continue
+            before, after = self.outputs_before[name][image], self.outputs_after[name][image]
+            if spec.kind == "map":
+                masks = self.known[name][image], self.present[name][image]
+                for change in changes_of(name, spec, before, after, *masks):
+                    (known if change.known else unknown).append(change)
+                continue
             rows = zip(
                 spec.labels,
-                before[name][image].tolist(),
-                after[name][image].tolist(),
+                spec.probabilities(before).tolist(),
+                spec.probabilities(after).tolist(),
                 self.known[name][image].tolist(),
                 self.present.get(name, self.known[name])[image].tolist(),
                 strict=True,
@@ -311,7 +318,10 @@ class Refinement:
         return json.dumps(self.to_dict(top), indent=1)
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
-        """Everything as plain lists, numbers and strings."""
+        """Everything as plain lists, numbers and strings.
+
+        Masks of maps are run lengths as in COCO, `{"size": [height, width], "counts": [...]}`.
+        """
         images = [
             {
                 "losses": [round(value, 6) for value in self.losses[:, index].tolist()],
@@ -319,10 +329,20 @@ class Refinement:
                 "status": self.status[index],
                 "converged": self.status[index].startswith("converged"),
                 "predictions": [dataclasses.asdict(change) for change in self.changes(index, top)],
+                **self._masks(index),
             }
             for index in range(len(self.steps))
         ]
         return {"strategy": self.strategy, "pivots": list(self.pivots), "images": images}
+
+    def _masks(self, image: int) -> dict[str, Any]:
+        """The masks of each output that is a map, as run lengths; nothing where none is."""
+        masks = {
+            name: masks_of(spec, self.outputs_before[name][image], self.outputs_after[name][image])
+            for name, spec in self.outputs_before.specs.items()
+            if spec.kind == "map"
+        }
+        return {"masks": masks} if masks else {}
 
     def plot(
         self, path: str | Path, top: int = 8, image: int = 0, title: str | None = None

@@ -5,6 +5,7 @@ from feedback_adapter.evidence.captions import Captions, write_captions
 from feedback_adapter.evidence.coarse import Coarse
 from feedback_adapter.evidence.labels import Labels
 from feedback_adapter.evidence.mistakes import Wrong
+from feedback_adapter.evidence.pixels import Pixels
 from feedback_adapter.evidence.text import Reliability, Text
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Coarse",
     "Evidence",
     "Labels",
+    "Pixels",
     "Reliability",
     "Text",
     "Wrong",

@@ -213,6 +213,11 @@ class All(Evidence):
         each = [everywhere(outputs, part.known(outputs)) for part in self.parts]
         return {name: functools.reduce(operator.or_, (k[name] for k in each)) for name in outputs}
 
+    def present(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Said by any part to hold."""
+        each = [part.present(outputs) for part in self.parts]
+        return {name: functools.reduce(operator.or_, (p[name] for p in each)) for name in outputs}
+
     @property
     def doubtful(self) -> bool:
         """Whether some of any part may be wrong."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["LIMIT", "Certain", "consistent", "hold"]
+__all__ = ["LIMIT", "Certain", "CertainOnMap", "consistent", "hold"]
 
 LIMIT = 1 - 1e-6
 """How certain a clamped posterior can be at most. The limit keeps its logits finite."""
@@ -32,6 +34,28 @@ class Certain:
     output: str
     value: Tensor
     one_of: Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CertainOnMap(Certain, abc.ABC):
+    """What evidence says of a map without a doubt.
+
+    Its `value` says which labels are somewhere in an image (1) or nowhere (0).
+    """
+
+    last: ClassVar[bool] = False
+    """Whether it is held after other facts, since it can be held in several ways."""
+
+    tolerance: ClassVar[float] = 1e-3
+    """How far a probability may be from what is certain; logits may be in half precision."""
+
+    @abc.abstractmethod
+    def hold(self, outputs: Outputs) -> Outputs:
+        """The posterior with this fact held."""
+
+    @abc.abstractmethod
+    def broken(self, outputs: Outputs) -> str | None:
+        """What of it doesn't hold in a posterior, as the beginning of a sentence; or nothing."""
 
 
 def consistent(facts: Sequence[Certain], specs: Mapping[str, Output]) -> None:
@@ -55,10 +79,11 @@ def _contradiction(facts: Sequence[Certain], specs: Mapping[str, Output]) -> str
         present, absent = torch.eq(values, 1).any(0), torch.eq(values, 0).any(0)
         least = values.nan_to_num(torch.inf).amin(0)
         total = torch.where(least.isinf(), 0.0, least).sum(1, keepdim=True)
-        exclusive = spec.kind == "multiclass"
+        exclusive = spec.one_holds and spec.kind != "map"
         if exclusive:
             for one_of in sets:
                 absent = absent | (one_of.any(1, keepdim=True) & ~one_of)
+        if spec.one_holds:
             sets = [*sets, torch.ones_like(absent)]
         for image, label, *_ in (present & absent).nonzero().tolist()[:1]:
             said = f"{spec.labels[label]!r} is said to be both present and absent"
@@ -82,6 +107,8 @@ def _contradiction(facts: Sequence[Certain], specs: Mapping[str, Output]) -> str
 
 def hold(outputs: Outputs, facts: Sequence[Certain]) -> Outputs:
     """The posterior with certain facts held, whatever less certain evidence made of it."""
+    on_maps = [fact for fact in facts if isinstance(fact, CertainOnMap)]
+    facts = [fact for fact in facts if not isinstance(fact, CertainOnMap)]
     new, absent = dict(outputs), dict[str, Tensor]()
     for fact in facts:
         out = torch.eq(fact.value.to(new[fact.output]), 0)
@@ -108,4 +135,14 @@ def hold(outputs: Outputs, facts: Sequence[Certain]) -> Outputs:
         floor = torch.tensor((1 - LIMIT) / logits.shape[1]).log().item()
         held = torch.where(out, log_p.clamp(max=floor), inside)
         new[fact.output] = torch.where(out.any(1, keepdim=True), held, logits)
-    return outputs.replace(**new)
+    return _hold_on_maps(outputs.replace(**new), on_maps)
+
+
+def _hold_on_maps(outputs: Outputs, facts: Sequence[CertainOnMap]) -> Outputs:
+    for fact in sorted(facts, key=lambda fact: fact.last):
+        outputs = fact.hold(outputs)
+    for fact in facts if len(facts) > 1 else ():
+        broken = fact.broken(outputs)
+        if broken:
+            raise EvidenceError(f"Contradiction: {broken}, and other evidence rules that out.")
+    return outputs

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError
-from feedback_adapter.evidence.base import Evidence, Unbound
+from feedback_adapter.evidence.base import All, Evidence, Unbound
 from feedback_adapter.evidence.bound import BoundLabels
+from feedback_adapter.evidence.certain import consistent
 from feedback_adapter.evidence.doubtful import DoubtfulLabels
 from feedback_adapter.evidence.given import output_of, per_image, plain, repeated, short, unit
 from feedback_adapter.evidence.mistakes import CERTAIN, Wrong
+from feedback_adapter.evidence.somewhere import Somewhere
 from feedback_adapter.names import find, place
 from feedback_adapter.outputs import Output
 
@@ -48,7 +50,8 @@ class Labels(Unbound):
 
     The loss of an item is -[v log p + (1 - v) log(1 - p)] in nats, where p is the model's
     probability that the label holds: the sigmoid, or the softmax's share of a multiclass
-    output (for v = 1 that is the cross-entropy).
+    output (for v = 1 that is the cross-entropy). A label of a map is present if it is at one of
+    its pixels or more, and p is the noisy-or 1 - prod(1 - p_pixel).
 
     Raises:
         EvidenceError: A value or confidence isn't in [0, 1] or is NaN; when bound: an
@@ -141,7 +144,7 @@ class Labels(Unbound):
                     )
                 target[name][image, column] = value
                 weight[name][image, column] = shares.get(place, rest)
-        return _bound(target, weight, self.wrong).check(specs)
+        return _bound(target, weight, self.wrong, specs)
 
     def take(self, rows: Tensor) -> Self:
         """See `Evidence.take`. Only evidence given per image changes."""
@@ -195,7 +198,7 @@ class _TensorLabels(Unbound):
                 f"make {expected}."
             )
         weight = self.mask.to(self.targets.dtype)
-        return _bound({name: self.targets}, {name: weight}, self.wrong).check(specs)
+        return _bound({name: self.targets}, {name: weight}, self.wrong, {name: specs[name]})
 
     def take(self, rows: Tensor) -> Self:
         taken = copy.copy(self)
@@ -204,11 +207,31 @@ class _TensorLabels(Unbound):
 
 
 def _bound(
-    target: dict[str, Tensor], weight: dict[str, Tensor], wrong: Wrong | None
-) -> BoundLabels:
-    if wrong == CERTAIN:
-        return BoundLabels(target, weight)
-    return DoubtfulLabels(target, weight, wrong)
+    target: dict[str, Tensor],
+    weight: dict[str, Tensor],
+    wrong: Wrong | None,
+    specs: Mapping[str, Output],
+) -> Evidence:
+    """Labels as tensors: those of images, and those of maps, which are somewhere or nowhere."""
+    maps = {name for name, spec in specs.items() if spec.kind == "map"}
+    told = [name for name in maps if bool((weight[name] > 0).any())]
+    if told and wrong is not None and wrong != CERTAIN:
+        raise EvidenceError(
+            f"wrong={wrong} is for multilabel outputs, but {told[0]!r} is a map: say how far to "
+            "trust its labels with confidence=."
+        )
+    parts: list[Evidence] = []
+    rest = [name for name in target if name not in maps]
+    if rest:
+        own = {name: target[name] for name in rest}, {name: weight[name] for name in rest}
+        labels = BoundLabels(*own) if wrong == CERTAIN else DoubtfulLabels(*own, wrong)
+        parts.append(labels.check({name: specs[name] for name in rest}))
+    if told or not rest:
+        chosen = told or sorted(maps)
+        somewhere = Somewhere({n: target[n] for n in chosen}, {n: weight[n] for n in chosen})
+        consistent(somewhere.certain(), specs)
+        parts.append(somewhere)
+    return parts[0] if len(parts) == 1 else All(parts)
 
 
 def parse_labels(text: str) -> Labels:

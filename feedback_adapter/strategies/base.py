@@ -42,12 +42,12 @@ class Facts:
     priors: Mapping[str, LabelPrior] = dataclasses.field(default_factory=dict[str, LabelPrior])
 
     def known(self) -> dict[str, Tensor]:
-        """`{output: (batch, labels) bool}`: which variables of each image are known."""
+        """`{output: (batch, labels) bool}`: which variables of each image are known.
+
+        Of maps, whose size isn't known before the model has run, it has no pixel.
+        """
         device, batch = self.inputs.images.device, self.inputs.batch
-        blank = {
-            name: torch.zeros(batch, len(spec.labels), device=device)
-            for name, spec in self.outputs.items()
-        }
+        blank = {name: spec.blank(batch, device) for name, spec in self.outputs.items()}
         return self.evidence.known(Outputs(blank, self.outputs))
 
     def take(self, rows: Tensor) -> Facts:

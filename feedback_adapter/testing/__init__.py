@@ -18,6 +18,7 @@ from feedback_adapter.testing.state import differences, snapshot, untouched
 from feedback_adapter.testing.strategy import check_strategy
 from feedback_adapter.testing.tiny import (
     LABELS,
+    TinyMapNet,
     TinyNet,
     tiny_adapter,
     tiny_images,
@@ -27,6 +28,7 @@ from feedback_adapter.testing.tiny import (
 __all__ = [
     "LABELS",
     "ConformanceError",
+    "TinyMapNet",
     "TinyNet",
     "check_evidence",
     "check_strategy",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.evidence.certain import CertainOnMap
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.testing.promises import ConformanceError, close, require
 
@@ -47,6 +48,10 @@ def check_evidence(evidence: Evidence, outputs: Outputs) -> None:
         same = torch.equal(value, originals[name])
         require(same, f"{who} changes the outputs it is given, in place")
     for fact in bound.certain():
+        if isinstance(fact, CertainOnMap):
+            broken = fact.broken(clamped)
+            require(broken is None, f"{who}.clamp doesn't hold what is certain: {broken}")
+            continue
         p = clamped.specs[fact.output].probabilities(clamped[fact.output])
         sure = torch.eq(fact.value, 0) | torch.eq(fact.value, 1)
         kept = bool(((p - fact.value).abs()[sure] < 1e-5).all())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.outputs import SINGLE, Kind, Output, Outputs
 
-__all__ = ["LABELS", "TinyNet", "tiny_adapter", "tiny_images", "tiny_outputs"]
+__all__ = ["LABELS", "TinyMapNet", "TinyNet", "tiny_adapter", "tiny_images", "tiny_outputs"]
 
 LABELS = ("cat", "dog", "snow", "ball")
 """The labels of the tiny models."""
@@ -48,10 +48,21 @@ class TinyNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to (batch, labels)."""
+        return self.head(self.drop(self.features(images).mean((2, 3))))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, 8, height / 2, width / 2)."""
         x = self.stem(images)
         x = x + self.block(x)
-        x = self.again(self.again(x).tanh()).tanh_()
-        return self.head(self.drop(x.mean((2, 3))))
+        return self.again(self.again(x).tanh()).tanh_()
+
+
+class TinyMapNet(TinyNet):
+    """A `TinyNet` that labels each pixel of a map half as wide and half as high as the image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, height, width) to (batch, labels, height / 2, width / 2)."""
+        return self.head(self.drop(self.features(images).movedim(1, -1))).movedim(-1, 1)
 
 
 def tiny_images(batch: int = 4, size: int = 16, seed: int = 0) -> Tensor:
@@ -83,11 +94,12 @@ def tiny_adapter(
     """A `TinyNet` with `LABELS` as an adapter.
 
     Args:
-        kind: Of its output.
+        kind: Of its output; `"map"` only without a second one.
         double: Whether it works in float64.
         second: Kind of a second output, `"scene"`; `None` for none.
     """
-    net = TinyNet() if second is None else _TwoHeads()
+    single = TinyMapNet if kind == "map" else TinyNet
+    net = single() if second is None else _TwoHeads()
     specs = {SINGLE: Output(LABELS, kind, None if second is None else SINGLE)}
     if second is not None:
         specs["scene"] = Output(SCENES, second, "scene")
@@ -102,7 +114,7 @@ def tiny_outputs(
     second: Kind | None = None,
     seed: int = 0,
 ) -> Outputs:
-    """Random logits in float64, for checks of evidence.
+    """Random logits in float64, for checks of evidence; maps are 5 pixels high and 6 wide.
 
     Args:
         batch: Number of images.
@@ -115,8 +127,10 @@ def tiny_outputs(
     specs = {SINGLE: Output(tuple(labels), kind)}
     if second is not None:
         specs["scene"] = Output(SCENES, second)
+    shapes = {n: (len(s.labels), 5, 6) if s.kind == "map" else (len(s.labels),)
+              for n, s in specs.items()}  # fmt: skip
     logits = {
-        name: torch.randn(batch, len(spec.labels), generator=generator, dtype=torch.float64)
-        for name, spec in specs.items()
+        name: torch.randn(batch, *shape, generator=generator, dtype=torch.float64)
+        for name, shape in shapes.items()
     }
     return Outputs(logits, specs)

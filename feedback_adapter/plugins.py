@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 import pluggy
 
-from feedback_adapter import builtin, hookspecs
+from feedback_adapter import builtin, hookspecs, installed
 from feedback_adapter.errors import PluginError, did_you_mean
+from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.hookspecs import (
     GROUP,
     ArchitectureSpec,
@@ -20,6 +24,7 @@ from feedback_adapter.hookspecs import (
     EvidenceSpec,
     StrategySpec,
 )
+from feedback_adapter.strategies.base import Strategy
 
 __all__ = [
     "PluginInfo",
@@ -32,11 +37,14 @@ __all__ = [
 ]
 
 STRICT = "FEEDBACK_ADAPTER_STRICT_PLUGINS"
-_HOOKS = {
-    "evidence": "feedback_adapter_evidence_types",
-    "strategies": "feedback_adapter_strategies",
-    "checkpoints": "feedback_adapter_checkpoints",
-    "architectures": "feedback_adapter_architectures",
+_MOST = 1000
+"""Specs that a hook may yield: a generator without end must not hang the program."""
+
+_HOOKS: dict[str, tuple[str, type[Any]]] = {
+    "evidence": ("feedback_adapter_evidence_types", EvidenceSpec),
+    "strategies": ("feedback_adapter_strategies", StrategySpec),
+    "checkpoints": ("feedback_adapter_checkpoints", CheckpointSpec),
+    "architectures": ("feedback_adapter_architectures", ArchitectureSpec),
 }
 
 
@@ -64,110 +72,98 @@ class PluginInfo:
 
 
 class Plugins:
-    """The plugins of this process.
+    """The plugins of this process. One that fails is listed, and the others work.
 
     Args:
         entry_points: Whether to load those of installed distributions.
 
     Raises:
-        PluginError: A plugin fails and FEEDBACK_ADAPTER_STRICT_PLUGINS=1, or two plugins
-            use one name.
+        PluginError: A plugin fails, and FEEDBACK_ADAPTER_STRICT_PLUGINS=1.
     """
 
     def __init__(self, *, entry_points: bool = True) -> None:
-        self._manager = pluggy.PluginManager(GROUP)
-        self._manager.add_hookspecs(hookspecs)
-        self._infos: dict[str, PluginInfo] = {}
+        self._infos: list[PluginInfo] = []
         self._specs: dict[str, dict[str, tuple[Any, str]]] = {kind: {} for kind in _HOOKS}
         self.register(builtin, "builtin", "feedback-adapter")
         if entry_points:
-            found = importlib.metadata.entry_points(group=GROUP)
-            for point in sorted(found, key=lambda point: point.name):
-                self._load(point)
-
-    def _load(self, point: importlib.metadata.EntryPoint) -> None:
-        distribution = point.dist.name if point.dist else "?"
-        version = point.dist.version if point.dist else "?"
-        try:
-            plugin = point.load()
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:  # SystemExit too: a plugin must not end the program
-            self._failed(point.name, distribution, version, error)
-            return
-        self.register(plugin, point.name, distribution, version)
+            for point in installed.entry_points(GROUP):
+                self._add(point.load, point.name, *installed.origin(point))
 
     def register(self, plugin: Any, name: str, distribution: str = "?", version: str = "") -> None:
         """Add a plugin: a module or object with hook implementations.
 
         Raises:
-            PluginError: A name of its is taken; or it fails, in strict mode.
+            PluginError: It fails or a name of its is taken, in strict mode; otherwise `infos`
+                says so, and nothing of it is added.
         """
-        if name in self._infos:
-            raise PluginError(
-                f"Two plugins are called {name!r}: one of {self._infos[name].distribution!r} and "
-                f"one of {distribution!r}. Uninstall one of them, or rename its entry point."
-            )
+        self._add(lambda: plugin, name, distribution, version or _version(distribution))
+
+    def _add(self, load: Callable[[], Any], name: str, distribution: str, version: str) -> None:
         try:
-            self._manager.register(plugin, name)
-            self._manager.check_pending()
-            added = {kind: self._ask(plugin, hook) for kind, hook in _HOOKS.items()}
-        except (KeyboardInterrupt, GeneratorExit):
+            with contextlib.redirect_stdout(sys.stderr):  # what it prints is nobody's output
+                added = self._ask(load(), name, distribution)
+        except KeyboardInterrupt:
             raise
-        except BaseException as error:  # SystemExit too
-            if self._manager.has_plugin(name):
-                self._manager.unregister(name=name)
+        except BaseException as error:  # SystemExit too: a plugin must not end the program
             self._failed(name, distribution, version, error)
             return
         for kind, specs in added.items():
-            for spec in specs:
-                taken = self._specs[kind].get(spec.name)
-                if taken is not None:
-                    self._manager.unregister(name=name)
-                    raise PluginError(
-                        f"Two plugins add {kind} {spec.name!r}: {taken[1]!r} and {distribution!r}. "
-                        "Uninstall one of them, or rename what it adds."
-                    )
-        for kind, specs in added.items():
-            self._specs[kind] |= {spec.name: (spec, distribution) for spec in specs}
-        provides = {
-            kind: tuple(spec.name for spec in specs) for kind, specs in added.items() if specs
-        }
-        version = version or _version(distribution)
-        self._infos[name] = PluginInfo(name, distribution, version, "OK", provides=provides)
+            self._specs[kind] |= {name: (spec, distribution) for name, spec in specs.items()}
+        provides = {kind: tuple(specs) for kind, specs in added.items() if specs}
+        self._infos.append(PluginInfo(name, distribution, version, "OK", provides=provides))
 
-    def _ask(self, plugin: Any, hook: str) -> list[Any]:
-        wanted = {
-            "feedback_adapter_evidence_types": EvidenceSpec,
-            "feedback_adapter_strategies": StrategySpec,
-            "feedback_adapter_checkpoints": CheckpointSpec,
-            "feedback_adapter_architectures": ArchitectureSpec,
-        }[hook]
-        specs: list[Any] = []
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            if implementation.plugin is plugin:
-                specs += implementation.function()
-        for spec in specs:
-            if not isinstance(spec, wanted):
-                raise TypeError(f"{hook} must yield {wanted.__name__}, not {type(spec).__name__}")
-        names = [spec.name for spec in specs]
-        for name in names:
-            if names.count(name) > 1:
+    def _ask(self, plugin: Any, name: str, distribution: str) -> dict[str, dict[str, Any]]:
+        """What a plugin adds, by kind and name, after every check."""
+        for info in self._infos:
+            if info.name == name and info.status == "OK":
+                raise PluginError(
+                    f"Two plugins are called {name!r}: one of {info.distribution!r} and one of "
+                    f"{distribution!r}. Uninstall one of them, or rename its entry point."
+                )
+        manager = pluggy.PluginManager(GROUP)  # of its own: no plugin sees another one
+        manager.add_hookspecs(hookspecs)
+        manager.register(plugin, name)
+        manager.check_pending()
+        added: dict[str, dict[str, Any]] = {}
+        for kind, (hook, wanted) in _HOOKS.items():
+            specs: list[Any] = []
+            for implementation in getattr(manager.hook, hook).get_hookimpls():
+                specs += itertools.islice(implementation.function(), _MOST + 1)
+            if len(specs) > _MOST:
+                raise ValueError(f"{hook} yields more than {_MOST:,} specs")
+            for spec in specs:
+                if not isinstance(spec, wanted):
+                    raise TypeError(
+                        f"{hook} must yield {wanted.__name__}, not {type(spec).__name__}"
+                    )
+                _check(spec)
+            names = [spec.name for spec in specs]
+            self._check_names(kind, names, hook, distribution)
+            added[kind] = dict(zip(names, specs, strict=True))
+        return added
+
+    def _check_names(self, kind: str, names: list[str], hook: str, distribution: str) -> None:
+        for name, count in collections.Counter(names).items():
+            if count > 1:
                 raise ValueError(f"{hook} yields {name!r} more than once")
-        return specs
+            if name in self._specs[kind]:
+                raise PluginError(
+                    f"Two plugins add {kind} {name!r}: {self._specs[kind][name][1]!r} and "
+                    f"{distribution!r}. Uninstall one of them, or rename what it adds."
+                )
 
     def _failed(self, name: str, distribution: str, version: str, error: BaseException) -> None:
-        reason = f"{type(error).__name__}: {error}"
+        reason = installed.reason(error)
         if os.environ.get(STRICT) == "1":
             raise PluginError(
                 f"Plugin {name!r} of {distribution!r} failed: {reason}. "
                 f"Fix or uninstall it, or unset {STRICT} to go on without it."
             ) from error
-        self._infos[name] = PluginInfo(name, distribution, version, "FAILED", reason)
+        self._infos.append(PluginInfo(name, distribution, version, "FAILED", reason))
 
     def infos(self) -> list[PluginInfo]:
         """Every plugin found, the failed ones included."""
-        return list(self._infos.values())
+        return list(self._infos)
 
     def get(self, kind: str, name: str) -> Any:
         """The spec of that name: `kind` is evidence, strategies, checkpoints or architectures.
@@ -176,13 +172,17 @@ class Plugins:
             PluginError: There is none of that name.
         """
         specs = self._specs[kind]
-        if name not in specs:
-            failed = [info for info in self._infos.values() if info.status == "FAILED"]
+        if not isinstance(name, str) or name not in specs:
+            failed = [info for info in self._infos if info.status == "FAILED"]
             note = "".join(
                 f" Plugin {info.name!r} failed to load ({info.reason})." for info in failed
             )
-            raise PluginError(f"There is no {kind} {name!r}. {did_you_mean(name, specs)}{note}")
+            raise PluginError(f"There is no {kind} {name!r:.80}. {did_you_mean(name, specs)}{note}")
         return specs[name][0]
+
+    def distribution(self, kind: str, spec: Any) -> str | None:
+        """The distribution that a spec came with, or `None` if it is none of these plugins'."""
+        return next((found[1] for found in self._specs[kind].values() if found[0] is spec), None)
 
     def all(self, kind: str) -> list[Any]:
         """All specs of a kind."""
@@ -207,7 +207,7 @@ def scoped(*added: Any, entry_points: bool = False) -> Generator[Plugins]:
     before, _current = _current, Plugins(entry_points=entry_points)
     try:
         for index, plugin in enumerate(added):
-            name = getattr(plugin, "__name__", f"{type(plugin).__name__}-{index}")
+            name = str(getattr(plugin, "__name__", f"{type(plugin).__name__}-{index}"))
             _current.register(plugin, name, distribution=name)
         yield _current
     finally:
@@ -229,8 +229,41 @@ def checkpoint(name: str) -> CheckpointSpec:
     return plugins().get("checkpoints", name)
 
 
+def _check(spec: Any) -> None:
+    """Refuse a spec that the program would stumble over later.
+
+    Raises:
+        TypeError: One of its fields isn't what it must be.
+    """
+    name = spec.name
+    plain = type(name) is str and name.isprintable() and not set(name) & set(" =")
+    needs = {"name": (bool(plain and name), "text without spaces and '='")}
+    needs["summary"] = isinstance(spec.summary, str), "one line of text"
+    if isinstance(spec, EvidenceSpec):
+        needs["type"] = _is_class(spec.type, Evidence), "a subclass of Evidence"
+        needs["parse"] = spec.parse is None or callable(spec.parse), "a function or None"
+    elif isinstance(spec, StrategySpec):
+        needs["strategy"] = _is_class(spec.strategy, Strategy), "a subclass of Strategy"
+        needs["suits"] = spec.suits is None or callable(spec.suits), "a function or None"
+        made = spec.options() if isinstance(spec.options, type) else None
+        fine = dataclasses.is_dataclass(made) and made.__dataclass_params__.frozen  # pyright: ignore
+        needs["options"] = bool(fine), "a frozen dataclass"
+    elif isinstance(spec, CheckpointSpec):
+        needs["path"] = isinstance(spec.path, (str, os.PathLike)), "a folder"
+    elif isinstance(spec, ArchitectureSpec):
+        needs["build"] = callable(spec.build), "a function"
+    for field, (fine, possible) in needs.items():
+        if not fine:
+            given = f"{type(spec).__name__}({field}={getattr(spec, field)!r:.80})"
+            raise TypeError(f"{given}: it must be {possible}")
+
+
+def _is_class(value: Any, base: type[Any]) -> bool:
+    return isinstance(value, type) and issubclass(value, base)
+
+
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):
         return "?"

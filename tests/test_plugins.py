@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -120,12 +121,18 @@ def test_strict_raises_and_names_the_plugin(installed, monkeypatch):
 
 
 @pytest.mark.parametrize("same", ["entry point", "evidence"])
-def test_two_distributions_with_one_name(installed, same):
+def test_of_two_distributions_with_one_name_the_later_fails(installed, same, monkeypatch):
     points = ("one", "one") if same == "entry point" else ("one", "two")
     names = ("one", "one") if same == "evidence" else ("one", "two")
     for which, point, name in zip(("first", "second"), points, names, strict=True):
         distribution(installed, f"fa-{which}", GOOD.format(name=name), point=point)
-    with pytest.raises(PluginError, match=r"Two plugins .*'one'.* 'fa-first' and .*'fa-second'"):
+    said = r"Two plugins .*'one'.* 'fa-first' and .*'fa-second'"
+    infos = {info.distribution: info for info in Plugins().infos()}
+    assert infos["fa-first"].status == "OK"
+    assert infos["fa-second"].status == "FAILED"
+    assert re.search(said, infos["fa-second"].reason)
+    monkeypatch.setenv(plugins.STRICT, "1")
+    with pytest.raises(PluginError, match=said):
         Plugins()
 
 
@@ -263,15 +270,18 @@ def test_hooks_that_yield_nonsense(hooks, reason):
 def test_a_name_taken_twice_in_one_process():
     found = Plugins(entry_points=False)
     found.register(plugin(strategies=[SPEC]), "one", "fa-one")
-    with pytest.raises(PluginError, match="Two plugins add strategies 'twice': 'fa-one' and 'fa-t"):
-        found.register(plugin(strategies=[SPEC]), "two", "fa-two")
-    with pytest.raises(PluginError, match=r"Two plugins are called 'one': one of 'fa-one' and"):
-        found.register(plugin(), "one", "fa-three")
+    found.register(plugin(strategies=[SPEC]), "two", "fa-two")
+    assert "Two plugins add strategies 'twice': 'fa-one' and 'fa-two'" in found.infos()[-1].reason
+    found.register(plugin(), "one", "fa-three")
+    assert "Two plugins are called 'one': one of 'fa-one' and" in found.infos()[-1].reason
     residual = fa.StrategySpec("residual", Twice, fa.ResidualOptions, "a thief")
-    with pytest.raises(PluginError, match="strategies 'residual': 'feedback-adapter' and 'fa-x'"):
-        found.register(plugin(strategies=[residual]), "thief", "fa-x")
-    assert [info.name for info in found.infos()] == ["builtin", "one"]
+    mine = fa.StrategySpec("mine", Twice, fa.ResidualOptions, "not added either")
+    found.register(plugin(strategies=[mine, residual]), "thief", "fa-x")
+    assert "strategies 'residual': 'feedback-adapter' and 'fa-x'" in found.infos()[-1].reason
+    assert [info.name for info in found.infos() if info.status == "OK"] == ["builtin", "one"]
     assert found.get("strategies", "residual").strategy is Residual
+    with pytest.raises(PluginError, match="no strategies 'mine'"):
+        found.get("strategies", "mine")
 
 
 def test_strict_in_one_process(monkeypatch):

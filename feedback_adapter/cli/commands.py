@@ -6,13 +6,16 @@ stays fast, and a plugin that fails can only break its own command.
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
+import sys
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from feedback_adapter.errors import PluginError
+from feedback_adapter.installed import entry_points, origin, reason
 
 __all__ = ["GROUP", "WithPlugins", "load"]
 
@@ -59,23 +62,28 @@ def load(name: str) -> Any:
         )
     app = typer.Typer()
     try:
-        app.command(name)(points[0].load())
+        with contextlib.redirect_stdout(sys.stderr):  # what it prints is nobody's output
+            function = points[0].load()
+        if not callable(function):
+            raise TypeError(f"it is a {type(function).__name__} and not a function")
+        app.command(name)(function)
         return typer.main.get_command(app)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too
         raise PluginError(
             f"The command {name!r} of {_origin(points[0])} can't be loaded: "
-            f"{type(error).__name__}: {error}. Fix or uninstall that distribution."
+            f"{reason(error)}. Fix or uninstall that distribution."
         ) from error
 
 
-def _points() -> dict[str, list[importlib.metadata.EntryPoint]]:
+def _points() -> dict[str, list[EntryPoint]]:
     """The entry points of every command's name: more than one is a mistake."""
-    found: dict[str, list[importlib.metadata.EntryPoint]] = {}
-    for point in importlib.metadata.entry_points(group=GROUP):
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(GROUP):
         found.setdefault(point.name, []).append(point)
     return found
 
 
-def _origin(point: importlib.metadata.EntryPoint) -> str:
-    distribution: Any = point.dist
-    return "an unknown distribution" if distribution is None else str(distribution.name)
+def _origin(point: EntryPoint) -> str:
+    return origin(point)[0].replace("?", "an unknown distribution")

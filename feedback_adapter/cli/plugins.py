@@ -31,12 +31,6 @@ def list_plugins(
     for info in infos:
         adds = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info.provides.items())
         style = "red" if info.status == "FAILED" else ""
-        table.add_row(
-            info.name,
-            info.distribution,
-            info.version,
-            info.status,
-            escape(info.reason or adds),
-            style=style,
-        )
+        cells = info.name, info.distribution, info.version, info.status, info.reason or adds
+        table.add_row(*map(escape, cells), style=style)
     console.print(table)

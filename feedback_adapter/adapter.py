@@ -27,8 +27,9 @@ from feedback_adapter.pivot_search import Choice, choose_pivots
 from feedback_adapter.prepared import Prepared, prepare
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
-from feedback_adapter.sites import Inputs, Site, SiteInfo, discover, frozen, unwrapped
-from feedback_adapter.sites.auto import middle
+from feedback_adapter.sites import INPUT, Inputs, Site, SiteInfo, discover, frozen, unwrapped
+from feedback_adapter.sites.auto import middle, on_two
+from feedback_adapter.sites.rows import not_by_image
 from feedback_adapter.strategies.base import Facts, Problem
 from feedback_adapter.transform import PhotoTransform
 
@@ -64,6 +65,7 @@ class Adapter:
         self.priors = dict(priors or {})
         self.card = card or Card()
         self._auto: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._by_image: set[Site] = {Site(INPUT)}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -329,13 +331,28 @@ class Adapter:
         pivots = list(cast("Sequence[str | Site]", pivots))
         if not pivots:
             raise SiteError("pivots is empty. Name at least one site, or pass pivots='auto'.")
-        return tuple(dict.fromkeys(Site.of(pivot) for pivot in pivots))
+        sites = tuple(dict.fromkeys(Site.of(pivot) for pivot in pivots))
+        self._check_rows(inputs, sites)
+        return sites
+
+    def _check_rows(self, inputs: Inputs, sites: Sequence[Site]) -> None:
+        """Refuse pivots that hold something else than an image in each row, once per site."""
+        unseen = set(sites) - self._by_image
+        if inputs.batch < 2 or not unseen:
+            return
+        for site in not_by_image(self.model, inputs, unseen):
+            raise SiteError(
+                f"{site.name!r} has as many rows as there are images, but its first dimension "
+                "isn't the images: other rows than the first change when the first image does. "
+                "Choose one of `adapter.sites(images)`."
+            )
+        self._by_image |= unseen
 
     def _automatic(self, inputs: Inputs) -> tuple[Site, ...]:
-        shape = tuple(inputs.images.shape[1:])
+        shape = (inputs.batch > 1, *inputs.images.shape[1:])
         if shape not in self._auto:
-            one = inputs.take(torch.arange(1, device=inputs.images.device))
-            self._auto[shape] = (middle(self.model, one, self.read).name,)
+            site = on_two(inputs, lambda some: middle(self.model, some, self.read))
+            self._auto[shape] = (site.name,)
         return tuple(Site.of(name) for name in self._auto[shape])
 
     def _pictures(self, inputs: Inputs) -> Tensor | None:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from feedback_adapter.errors import SiteError
+from feedback_adapter.errors import FeedbackAdapterError, SiteError
 from feedback_adapter.sites.discover import discover
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site, SiteInfo
 from feedback_adapter.sites.tail import Tail
 
-__all__ = ["middle", "reaches_all", "spread"]
+__all__ = ["middle", "on_two", "reaches_all", "spread"]
+
+T = TypeVar("T")
 
 Read = Callable[[Any], Mapping[str, Tensor]]
 """Takes the named outputs out of what the model returns."""
+
+
+def on_two(inputs: Inputs, look: Callable[[Inputs], T]) -> T:
+    """What is seen with the first two images, or with all where the model doesn't take two.
+
+    One image isn't enough to tell the batch from other dimensions of length 1, and batch
+    normalisation without running statistics doesn't take one. A model that was exported for a
+    fixed number of images takes only that many.
+    """
+    try:
+        return look(inputs.take(torch.arange(min(2, inputs.batch), device=inputs.images.device)))
+    except FeedbackAdapterError:
+        if inputs.batch <= 2:
+            raise
+        return look(inputs)
 
 
 def middle(model: nn.Module, inputs: Inputs, read: Read) -> SiteInfo:
@@ -74,6 +91,6 @@ def reaches_all(model: nn.Module, inputs: Inputs, site: Site, read: Read) -> boo
                 )
                 if gradient[0] is None or not bool(gradient[0].any()):
                     return False
-    except SiteError:
+    except (SiteError, RuntimeError):  # not every operation has a derivative
         return False
     return True

@@ -6,7 +6,8 @@ from torch import nn
 
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.recorder import record
-from feedback_adapter.sites.site import INPUT, SiteInfo, layout_of
+from feedback_adapter.sites.rows import not_by_image
+from feedback_adapter.sites.site import INPUT, Site, SiteInfo, layout_of
 
 __all__ = ["discover"]
 
@@ -43,4 +44,5 @@ def discover(model: nn.Module, inputs: Inputs) -> list[SiteInfo]:
                     tail_cost=1 - depth,
                 )
             )
-    return sites
+    others = not_by_image(model, inputs, {Site.of(site) for site in sites[1:]})
+    return [site for site in sites if Site.of(site) not in others]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from feedback_adapter.errors import InputError, did_you_mean
+from feedback_adapter.errors import FeedbackAdapterError, InputError, SiteError, did_you_mean
 from feedback_adapter.sites.nested import map_tensors, named_tensors
 
-__all__ = ["Inputs"]
+__all__ = ["Inputs", "named_errors"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Inputs:
     def run(self, model: nn.Module) -> Any:
         """What the model returns. It gets copies, since it may modify its arguments in place."""
         copies = self.copy()
-        return model(*copies.args, **copies.kwargs)
+        with named_errors(model, self):
+            return model(*copies.args, **copies.kwargs)
 
     def copy(self) -> Inputs:
         """The same values in tensors of their own."""
@@ -118,3 +120,38 @@ class Inputs:
     def _map(self, function: Callable[[str, Tensor], Tensor]) -> Inputs:
         args = map_tensors(self.args, lambda name, tensor: function(f"#{name}", tensor))
         return Inputs(args, map_tensors(self.kwargs, function), self.shared)
+
+
+@contextlib.contextmanager
+def named_errors(model: nn.Module, inputs: Inputs, follows: str | None = None) -> Generator[None]:
+    """Say what was given to a model that raises an error of its own.
+
+    Args:
+        model: What runs.
+        inputs: What it was given.
+        follows: The pivot's name, where only what follows it runs again.
+
+    Raises:
+        InputError: The model raised; memory that runs out stays the error that it is.
+        SiteError: It raised only now that it runs again from a pivot on.
+    """
+    try:
+        yield
+    except (FeedbackAdapterError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__} ({str(error).strip()[:300]})"
+        if follows is not None:
+            raise SiteError(
+                f"Running what follows {follows!r} again, with gradients, raised {said}, which the "
+                "forward pass didn't. Choose a later pivot."
+            ) from error
+        what = f"images {tuple(inputs.images.shape)} of {inputs.images.dtype}"
+        hint = "Check that model.eval()(images) works."
+        if len(inputs.args) + len(inputs.kwargs) > 1:
+            what += f" ({len(inputs.args)} arguments, keywords {list(inputs.kwargs)})"
+            hint = (
+                "A tuple or list is the model's arguments, a dict its keyword arguments. A model "
+                "that takes the tuple, list or dict itself as its one argument gets (images,)."
+            )
+        raise InputError(f"{type(model).__name__} raised {said} on {what}. {hint}") from error

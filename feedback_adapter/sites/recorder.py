@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from feedback_adapter.sites.inputs import Inputs
+from feedback_adapter.sites.inputs import Inputs, named_errors
 from feedback_adapter.sites.intercept import intercept, plain_call
 from feedback_adapter.sites.nested import map_tensors, named_tensors, replace_tensor
 from feedback_adapter.sites.recording import Call, Recording
@@ -27,7 +27,7 @@ from feedback_adapter.sites.saved import SavedTensor
 from feedback_adapter.sites.site import INPUT, Site
 from feedback_adapter.sites.torch_patches import storage_of
 
-__all__ = ["record"]
+__all__ = ["paths_of", "record"]
 
 
 class _InputIsWrittenError(BaseException):
@@ -108,11 +108,11 @@ class _Recorder(TorchDispatchMode):
         Raises:
             _InputIsWrittenError: The model was about to modify a guarded input.
         """
-        self._paths = {id(m): _clean(name) for name, m in self._model.named_modules()}
+        self._paths = paths_of(self._model)
         named = {site.module for site in self._pivots}
         holders = {id for id, path in self._paths.items() if path in named}
         self._above = _above(self._model, holders)
-        with intercept(self._call), self:
+        with named_errors(self._model, inputs), intercept(self._call), self:
             value = self._model(*inputs.args, **inputs.kwargs)
         for _, tensor in named_tensors(value):
             self._touch(tensor, returned=True)
@@ -239,6 +239,11 @@ class _Recorder(TorchDispatchMode):
         if count is not None:
             self._macs += count(*args, **kwargs, out_val=result) // 2
         return result
+
+
+def paths_of(model: nn.Module) -> dict[int, str]:
+    """The first part of a site's name, by the id of the module."""
+    return {id(module): _clean(name) for name, module in model.named_modules()}
 
 
 def _above(model: nn.Module, modules: set[int]) -> set[int]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter.errors import SiteError, did_you_mean
-from feedback_adapter.sites.inputs import Inputs
+from feedback_adapter.sites.inputs import Inputs, named_errors
 from feedback_adapter.sites.intercept import intercept
 from feedback_adapter.sites.nested import named_tensors
 from feedback_adapter.sites.recorder import record
@@ -167,7 +167,8 @@ class Tail:
         if _INPUT in edits:
             image = edits[_INPUT](self._saved[_INPUT].value())
             inputs = inputs.replace(image.clone())  # a model may modify its input in place
-        with intercept(Replay(self._recording, edits, from_start=_INPUT in edits).handle):
+        replay = Replay(self._recording, edits, from_start=_INPUT in edits)
+        with named_errors(self._model, inputs, self.pivots[0].name), intercept(replay.handle):
             return self._model(*inputs.args, **inputs.kwargs)
 
 

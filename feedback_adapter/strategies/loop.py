@@ -1,7 +1,7 @@
 """The loop that all iterative strategies run, and its log.
 
 Images of a batch are independent problems that are solved at once. One that is done no longer
-counts, and as soon as half of them are done the batch goes on without these.
+counts, and as soon as half of them are done the batch goes on without these, if the model can.
 """
 
 from __future__ import annotations
@@ -166,8 +166,8 @@ def iterate(
             log.repeat(steps - step + 1)
             break
         moves = moving.aim(point)
-        if 2 * int(active.sum()) <= len(rows):
-            stay = active.nonzero().flatten()
+        stay = active.nonzero().flatten()
+        if 2 * len(stay) <= len(rows) and moving.splits(stay):
             moving.take(stay)
             rows, active, stale, best = rows[stay], active[stay], stale[stay], best[stay]
             moves = moves[stay]

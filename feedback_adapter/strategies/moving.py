@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from feedback_adapter.errors import SiteError
+from feedback_adapter.errors import FeedbackAdapterError, SiteError
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.sites import Edit, Site
 from feedback_adapter.strategies.base import Problem
@@ -62,6 +62,7 @@ class Moving(abc.ABC):
     ) -> None:
         self.problem, self.pivots = problem, pivots or problem.pivots
         self.given = dict(given or {})
+        self.mixes = False
 
     def init(self, *, grad: bool = True) -> Point:
         """Record one forward pass, and look at where it leads.
@@ -97,11 +98,29 @@ class Moving(abc.ABC):
     def cost(self) -> Tensor | None:
         """What the present change costs beside the evidence loss, (batch,) in nats."""
 
+    def splits(self, rows: Tensor) -> bool:
+        """Whether some of the images, by index (k,), can go on without the others.
+
+        They can't in a model that mixes images or wants a fixed number of them.
+        """
+        if self.mixes:
+            return False
+        some = self.problem.take(rows)
+        given = {name: tensor[rows] for name, tensor in self.given.items()}
+        try:
+            tail = some.tail(self.pivots, given)
+        except FeedbackAdapterError:
+            self.mixes = True
+            return False
+        alone, together = some.read(tail.value), self.problem.read(self.tail.value).take(rows)
+        self.mixes = not all(_close(alone[name], together[name]) for name in alone)
+        if not self.mixes:
+            self._part = some, given, tail
+        return not self.mixes
+
     def take(self, rows: Tensor) -> None:
-        """Go on with some of the images, by index (k,); it may happen between aim and step."""
-        self.problem = self.problem.take(rows)
-        self.given = {name: tensor[rows] for name, tensor in self.given.items()}
-        self.tail = self.problem.tail(self.pivots, self.given)
+        """Go on with the images that `splits` was asked for; also between aim and step."""
+        self.problem, self.given, self.tail = self._part
         self.points = [point[rows] for point in self.points]
         self.units = [unit[rows] for unit in self.units]
 
@@ -148,3 +167,10 @@ def or_zeros(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list
         torch.zeros_like(tensor) if gradient is None else gradient
         for gradient, tensor in zip(gradients, like, strict=True)
     ]
+
+
+def _close(left: Tensor, right: Tensor) -> bool:
+    """Whether two outputs differ by rounding only."""
+    scale = right.detach().nan_to_num(posinf=0.0, neginf=0.0).abs().amax().clamp(min=1e-6)
+    margin = float(scale) * torch.finfo(right.dtype).eps ** 0.5
+    return torch.allclose(left, right, rtol=0, atol=margin, equal_nan=True)

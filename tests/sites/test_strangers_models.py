@@ -110,6 +110,52 @@ class Padded(nn.Module):
         return self.head(self.encoder(tokens, src_key_padding_mask=padded).mean(1))
 
 
+class Normalised(nn.Module):
+    """Batch normalisation, perhaps without running statistics: then it mixes images."""
+
+    def __init__(self, running):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, 2), nn.BatchNorm1d(8, track_running_stats=running)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.norm(self.stem(x).relu().mean((2, 3))))
+
+
+class TokensFirst(nn.Module):
+    """A sequence-first transformer: 16 tokens of 32 by 32 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.layer = nn.Conv2d(3, 16, 8, 8), nn.TransformerEncoderLayer(16, 2, 32)
+        self.top, self.head = nn.TransformerEncoderLayer(16, 2, 32), nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.head(self.top(self.layer(self.patches(x).flatten(2).permute(2, 0, 1))).mean(0))
+
+
+class Reversed(nn.Module):
+    """In the middle the images are in another order."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body, self.head = nn.Linear(12, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x.flatten(1)).flip(0)).relu().flip(0))
+
+
+class Batch(nn.Module):
+    """Takes a dict as its one argument, as timm's NaFlexVit does."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 2)
+
+    def forward(self, batch):
+        return self.head(self.stem(batch["pixels"]).relu().mean((2, 3)))
+
+
 def refine(model, images, **options):
     return fa.wrap(model, labels=["a", "b"]).refine(images, TOLD, **options)
 
@@ -223,18 +269,80 @@ def test_a_call_that_is_no_number_is_an_error():
         refine(Named().eval(), torch.rand(2, 3, 16, 16), pivots="output#one")
 
 
-def test_a_pivot_whose_first_dimension_is_not_the_batch_is_refused():
-    class Sequence(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.patches, self.head = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 2)
-            self.layer = nn.TransformerEncoderLayer(16, 2, 32)
+@pytest.mark.parametrize("batch", [3, 16], ids=["3 images", "as many images as tokens"])
+def test_a_pivot_whose_first_dimension_is_not_the_batch_is_refused(batch):
+    model, images = TokensFirst().eval(), torch.rand(batch, 3, 32, 32)
+    adapter = fa.wrap(model, labels=["a", "b"])
+    assert [site.name for site in adapter.sites(images)] == ["input", "patches", "head"]
+    for pivot in ("layer", "top.linear1"):
+        with pytest.raises(fa.errors.SiteError, match=f"{pivot}.*first dimension"):
+            adapter.refine(images, TOLD, pivots=pivot)
+        with pytest.raises(fa.errors.SiteError, match=f"{pivot}.*first dimension"):
+            adapter.prepare(images, pivots=["patches", pivot])
+    assert adapter.refine(images, TOLD, pivots="patches", strategy="residual").improved.all()
 
-        def forward(self, x):
-            return self.head(self.layer(self.patches(x).flatten(2).permute(2, 0, 1)).mean(0))
 
-    with pytest.raises(fa.errors.SiteError, match="first dimension of a pivot must be the batch"):
-        refine(Sequence().eval(), torch.rand(3, 3, 32, 32), pivots="layer")
+def test_a_pivot_whose_rows_are_in_another_order_is_refused():
+    model, images = Reversed().eval(), torch.rand(4, 3, 2, 2)
+    for pivot in ("stem", "head"):
+        assert refine(model, images, pivots=pivot, strategy="residual").improved.all()
+    with pytest.raises(fa.errors.SiteError, match="isn't the images"):
+        refine(model, images, pivots="body")
+
+
+def test_a_site_is_checked_once():
+    model, images = Drops().eval(), torch.rand(3, 3, 16, 16)
+    adapter, seen = fa.wrap(model, labels=["a", "b"]), []
+    model.stem.register_forward_hook(lambda *_: seen.append(1))
+    counts = []
+    for _ in range(3):
+        seen.clear()
+        adapter.refine(images, TOLD, pivots="stem", strategy="residual", steps=1)
+        counts.append(len(seen))
+    assert counts == [3, 1, 1]
+
+
+@pytest.mark.parametrize("strategy", ["newton", "residual", "layerwise"])
+def test_batch_normalisation_without_running_statistics_gets_the_whole_batch(strategy):
+    torch.manual_seed(0)
+    model, images = Normalised(running=False).eval(), torch.rand(4, 3, 16, 16)
+    told = fa.Labels([{"a": 1}, {}, {}, {}])
+    result = refine(model, images, strategy=strategy)
+    assert torch.equal(result.before, model(images))
+    result = fa.wrap(model, labels=["a", "b"]).refine(images, told, strategy=strategy)
+    assert result.losses.isfinite().all()
+    assert result.losses.amin(0)[0] < result.losses[0, 0]
+
+
+@pytest.mark.parametrize("strategy", ["newton", "residual", "layerwise"])
+def test_a_model_exported_for_a_fixed_number_of_images(strategy):
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, 16, 16)
+    model = torch.export.export(Normalised(running=True).eval(), (images,)).module()
+    adapter = fa.wrap(model, labels=["a", "b"])
+    told = fa.Labels([{"a": 1}, {}, {}])
+    result = adapter.refine(images, told, pivots="input", strategy=strategy)
+    assert result.losses.amin(0)[0] < result.losses[0, 0]
+    with pytest.raises(fa.errors.FeedbackAdapterError):
+        adapter.refine(images[:2], fa.Labels({"a": 1}), pivots="input", strategy=strategy)
+
+
+def test_a_batch_that_is_a_dict_is_the_keywords_or_in_a_tuple_the_argument():
+    model, batch = Batch().eval(), {"pixels": torch.rand(2, 3, 16, 16)}
+    adapter = fa.wrap(model, labels=["a", "b"])
+    assert torch.equal(adapter.predict((batch,)), model(batch))
+    assert adapter.refine((batch,), TOLD, strategy="residual").improved.all()
+    with untouched(model), pytest.raises(fa.errors.InputError, match=r"gets \(images,\)"):
+        adapter.refine({"pixels": batch["pixels"], "size": 3}, TOLD)
+
+
+def test_what_a_model_raises_on_wrong_images_is_named():
+    model = Drops().train()
+    for images in (torch.rand(2, 1, 16, 16), torch.rand(2, 3, 1, 1), torch.rand(2, 3)):
+        adapter = fa.wrap(model, labels=["a", "b"])
+        for call in (adapter.predict, adapter.sites, lambda x, a=adapter: a.refine(x, TOLD)):
+            with untouched(model), pytest.raises(fa.errors.InputError, match="Drops raised"):
+                call(images)
 
 
 @pytest.mark.parametrize("pivot", ["stem", "body", "auto", "input"])

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from fa_evaluate import data as readers
-from fa_evaluate.data.base import Opener
+from fa_evaluate.data.files import Opener
 from feedback_adapter import load
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.checkpoint import find, read_config
-from feedback_adapter.errors import CheckpointError, DataError, ModelError
+from feedback_adapter.errors import CheckpointError, ModelError
 
 __all__ = ["Photos", "Request"]
 
@@ -45,13 +45,7 @@ class Photos:
         Raises:
             DataError: A photo is missing or can't be decoded.
         """
-        return torch.stack([self._open(self.names[int(row)]) for row in rows])
-
-    def _open(self, name: str) -> Tensor:
-        try:
-            return self.transform(self.opener(name))
-        except (OSError, KeyError) as error:
-            raise DataError(f"Image {name!r} can't be read: {error}") from error
+        return torch.stack([self.transform(self.opener(self.names[int(row)])) for row in rows])
 
 
 @dataclasses.dataclass(frozen=True)

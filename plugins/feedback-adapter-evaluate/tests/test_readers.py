@@ -14,8 +14,8 @@ from PIL import Image
 
 from fa_evaluate.data import LabelledImages, read
 from fa_evaluate.data import read_captions as read_any_captions
-from fa_evaluate.data.coco import split_of
 from fa_evaluate.data.coco_captions import label_weights
+from fa_evaluate.data.coco_files import split_of
 from fa_evaluate.data.flickr8k import read_captions
 from feedback_adapter.errors import DataError
 

@@ -58,7 +58,9 @@ def read(directory: str | Path, labels: Sequence[str] | None, source: str) -> La
         DataError: Unknown source, no such folder, a layout that is not recognised
             (the message says what was looked for and where), or unknown labels.
     """
-    if source not in SOURCES:
+    if isinstance(labels, str):
+        raise DataError(f"labels={labels!r} is one text: pass a list of names.")
+    if str(source) not in SOURCES:
         raise DataError(f"There is no data source {source!r}. {did_you_mean(source, SOURCES)}")
     return SOURCES[source](_folder(directory, source), labels)
 
@@ -74,7 +76,7 @@ def read_captions(directory: str | Path, source: str) -> CaptionedImages:
         DataError: A source without captions, no such folder, or a layout that is not
             recognised.
     """
-    if source not in CAPTIONS:
+    if str(source) not in CAPTIONS:
         raise DataError(
             f"Data of the source {source!r} has no captions; {' and '.join(CAPTIONS)} have."
         )

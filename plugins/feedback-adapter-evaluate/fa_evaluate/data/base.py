@@ -1,36 +1,25 @@
-"""What every reader returns, and how readers open images."""
+"""What every reader returns."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
-import threading
-import zipfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from fa_evaluate.data.files import Opener
 from feedback_adapter.errors import DataError, did_you_mean
 
 __all__ = [
     "SPLITS",
     "CaptionedImages",
     "LabelledImages",
-    "Opener",
-    "folder_opener",
-    "read_json",
     "rows_of",
-    "zip_opener",
 ]
 
 SPLITS = ("train", "dev", "test", "all")
 """What `LabelledImages.subset` takes; images that a data set puts in none are only in 'all'."""
-
-Opener = Callable[[str], Image.Image]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,7 +31,7 @@ class LabelledImages:
         split: (N) "train", "dev", "test" or "none".
         labels: (n) label names, one for each column of `targets`.
         targets: (N, n) bool; True where the image has the label.
-        opener: Opens an image by its name, as RGB.
+        opener: Opens an image by its name, as RGB, or raises a DataError.
     """
 
     names: tuple[str, ...]
@@ -70,11 +59,7 @@ class LabelledImages:
         Raises:
             DataError: The image is missing or can't be decoded.
         """
-        name = self.names[index]
-        try:
-            return self.opener(name)
-        except (OSError, KeyError) as error:
-            raise DataError(f"Image {name!r} can't be read: {error}") from error
+        return self.opener(self.names[index])
 
     def select(self, indices: Sequence[int] | np.ndarray) -> LabelledImages:
         """These images only, in this order."""
@@ -106,7 +91,7 @@ class CaptionedImages:
         names: (N) file names.
         split: (N) "train", "dev", "test" or "none".
         captions: (N) each image's captions.
-        opener: Opens an image by its name, as RGB.
+        opener: Opens an image by its name, as RGB, or raises a DataError.
     """
 
     names: tuple[str, ...]
@@ -146,44 +131,3 @@ def rows_of(splits: Sequence[str], split: str) -> list[int]:
         there = sorted(set(splits)) or "no images at all"
         raise DataError(f"No image is in split {split!r}; there is {there}.")
     return rows
-
-
-def zip_opener(path: Path) -> Opener:
-    """Open images by name from inside a zip file; safe to call from several threads."""
-    # One handle for each thread: a ZipFile's lock would make decoding threads queue.
-    local = threading.local()
-
-    def open_image(name: str) -> Image.Image:
-        if not hasattr(local, "archive"):
-            local.archive = zipfile.ZipFile(path)
-        data = local.archive.read(name)
-        return Image.open(io.BytesIO(data)).convert("RGB")
-
-    return open_image
-
-
-def folder_opener(folder: Path) -> Opener:
-    """Open images by name from a folder."""
-
-    def open_image(name: str) -> Image.Image:
-        with Image.open(folder / name) as image:
-            return image.convert("RGB")
-
-    return open_image
-
-
-def read_json(path: Path, expected: type) -> Any:
-    """Read a JSON file whose outermost value is a dict or a list.
-
-    Raises:
-        DataError: It is missing, isn't JSON, or is of another type.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)!r} can't be read as JSON: {error}") from error
-    if not isinstance(value, expected):
-        raise DataError(
-            f"{str(path)!r} must hold a {expected.__name__}, but holds a {type(value).__name__}."
-        )
-    return value

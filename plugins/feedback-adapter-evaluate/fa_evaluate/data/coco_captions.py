@@ -2,7 +2,7 @@
 
 The official layout is read, as users of torchvision's `CocoCaptions` have it:
 `captions_NAME.json` in the folder or its `annotations/`, the photos in `NAME/`,
-`images/NAME/` or `images/`. Splits are those of `fa_evaluate.data.coco`.
+`images/NAME/` or `images/`. Splits are those of `coco_files.split_of`.
 
 With the words as labels this is the data of Feedback-prop (CVPR 2018), section 4.1: the 1,000
 most frequent lemmatised words, of which a random half may be known. To train on it as there,
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from fa_evaluate.data.base import CaptionedImages, LabelledImages, folder_opener, read_json
-from fa_evaluate.data.coco import image_folder, split_of
+from fa_evaluate.data.base import CaptionedImages, LabelledImages
+from fa_evaluate.data.coco_files import ID, OfficialPhotos
+from fa_evaluate.data.files import entries, read_json
 from fa_evaluate.data.words import build_vocabulary, targets_for
 from feedback_adapter.errors import DataError
 
@@ -52,39 +52,26 @@ def read_captions(directory: Path) -> CaptionedImages:
     Raises:
         DataError: The layout isn't there, or an annotation file lacks a part.
     """
-    files = sorted(
-        [*directory.glob("captions_*.json"), *directory.glob("annotations/captions_*.json")]
-    )
-    if not files:
+    photos = OfficialPhotos(directory, "captions")
+    if not photos.files:
         raise DataError(
             f"No COCO captions in {str(directory)!r}: there is no captions_*.json (official "
             "layout; looked in . and annotations)."
         )
-    names: list[str] = []
-    split: list[str] = []
     captions: list[tuple[str, ...]] = []
-    folders: dict[str, Path] = {}
-    for file in files:
+    for file in photos.files:
         content = read_json(file, dict)
-        official = file.stem.removeprefix("captions_")
-        try:
-            said: dict[int, list[str]] = {}
-            for annotation in content["annotations"]:
-                said.setdefault(annotation["image_id"], []).append(str(annotation["caption"]))
-            entries = [(str(entry["file_name"]), entry["id"]) for entry in content["images"]]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{str(file)!r} isn't of COCO's form: it has no {error}.") from error
-        folder = image_folder(directory, official, content["images"], "captions")
-        for name, number in entries:
-            names.append(name)
-            split.append(split_of(name, official))
-            captions.append(tuple(said.get(number, ())))
-            folders[name] = folder
-
-    def open_image(name: str) -> Image.Image:
-        return folder_opener(folders[name])(name)
-
-    return CaptionedImages(tuple(names), tuple(split), tuple(captions), open_image)
+        annotated = list(entries(content, "annotations", file, image_id=ID, caption=str))
+        said: dict[int | str, list[str]] = {i: [] for i in photos.add(file, content)}
+        for index, (image, caption) in enumerate(annotated):
+            if image not in said:
+                raise DataError(
+                    f"{str(file)!r}: nothing has the image_id {image!r} of annotations[{index}]."
+                )
+            said[image].append(caption)
+        captions.extend(tuple(found) for found in said.values())
+    names, split = photos.named()
+    return CaptionedImages(tuple(names), tuple(split), tuple(captions), photos.opener())
 
 
 def label_weights(targets: np.ndarray) -> np.ndarray:

@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fa_evaluate.data.base import (
-    CaptionedImages,
-    LabelledImages,
+from fa_evaluate.data.base import CaptionedImages, LabelledImages
+from fa_evaluate.data.files import (
     Opener,
+    field,
     folder_opener,
+    photo_name,
     read_json,
+    read_lines,
     zip_opener,
 )
 from fa_evaluate.data.words import build_vocabulary, targets_for
@@ -58,10 +60,10 @@ def read_captions(directory: Path) -> CaptionedImages:
     Raises:
         DataError: Neither layout is there; the message says what was looked for.
     """
-    if (directory / "captions.json").is_file():
+    if (directory / "captions.json").exists():
         return _read_pack(directory)
     for name in _TEXT_FOLDERS:
-        if (directory / name / _TOKENS).is_file():
+        if (directory / name / _TOKENS).exists():
             return _read_official(directory, directory / name)
     folders = ", ".join(name or "." for name in _TEXT_FOLDERS)
     raise DataError(
@@ -71,19 +73,22 @@ def read_captions(directory: Path) -> CaptionedImages:
 
 
 def _read_pack(directory: Path) -> CaptionedImages:
-    entries = read_json(directory / "captions.json", dict)
-    try:
-        return CaptionedImages(
-            tuple(entries),
-            tuple(str(entry["split"]) for entry in entries.values()),
-            tuple(tuple(entry["captions"]) for entry in entries.values()),
-            pack_opener(directory),
-        )
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{str(directory / 'captions.json')!r} must map each image name to "
-            f'{{"split": ..., "captions": [...]}}; an entry has no {error}.'
-        ) from error
+    file = directory / "captions.json"
+    found = read_json(file, dict)
+    split: list[str] = []
+    captions: list[tuple[str, ...]] = []
+    for name, entry in found.items():
+        where = repr(photo_name(name, file))
+        split.append(field(entry, "split", str, file, where))
+        captions.append(tuple(field(entry, "captions", list, file, where)))
+        if split[-1] not in (*_LISTS, "none"):
+            raise DataError(
+                f"{str(file)!r}: 'split' of {where} is {split[-1]!r}: it must be "
+                f"{', '.join(_LISTS)} or none."
+            )
+        if not all(isinstance(caption, str) for caption in captions[-1]):
+            raise DataError(f"{str(file)!r}: a caption of {where} isn't text.")
+    return CaptionedImages(tuple(found), tuple(split), tuple(captions), pack_opener(directory))
 
 
 def pack_opener(directory: Path) -> Opener:
@@ -101,17 +106,25 @@ def pack_opener(directory: Path) -> Opener:
 
 def _read_official(directory: Path, text: Path) -> CaptionedImages:
     captions: dict[str, list[str]] = {}
-    for line in (text / _TOKENS).read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(read_lines(text / _TOKENS), 1):
         key, tab, caption = line.partition("\t")
-        if tab:
-            captions.setdefault(key.rpartition("#")[0], []).append(caption)
-    split = {
-        name.strip(): which
-        for which, file in _LISTS.items()
-        if (text / file).is_file()
-        for name in (text / file).read_text(encoding="utf-8").splitlines()
-        if name.strip()
-    }
+        name = key.rpartition("#")[0]
+        if tab and name:
+            captions.setdefault(photo_name(name, text / _TOKENS), []).append(caption)
+        elif line.strip():
+            raise DataError(
+                f"Line {number} of {str(text / _TOKENS)!r} isn't 'photo#number', a tab and a "
+                f"caption: {line[:60]!r}."
+            )
+    split: dict[str, str] = {}
+    for which, file in _LISTS.items():
+        listed = read_lines(text / file) if (text / file).exists() else []
+        for name in filter(None, map(str.strip, listed)):
+            if split.setdefault(photo_name(name, text / file), which) != which:
+                raise DataError(
+                    f"{name!r} is in {_LISTS[split[name]]} and in {file} of {str(text)!r}: an "
+                    "image can be in one split only."
+                )
     if not split:
         raise DataError(
             f"No split lists beside {str(text / _TOKENS)!r}: looked for "

@@ -8,20 +8,25 @@ split.
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fa_evaluate.data.base import LabelledImages
+from fa_evaluate.data.files import check_archive, opener_of
 from feedback_adapter.errors import DataError, did_you_mean
 
 __all__ = ["read_fine", "read_groups"]
 
 _FILE = "tinyimagenet_h.npz"
+
+_KEYS = {
+    **{f"{part}_{what}": "iu" for part in ("train", "test") for what in ("jpeg", "offset", "fine")},
+    **{"fine_names": "U", "coarse_names": "U", "fine_to_coarse": "iu"},
+}
+"""The arrays of the file and the kinds of dtype that they may have; all have one dimension."""
 
 
 def read_fine(directory: Path, labels: Sequence[str] | None) -> LabelledImages:
@@ -36,7 +41,7 @@ def read_fine(directory: Path, labels: Sequence[str] | None) -> LabelledImages:
         DataError: The file isn't there or lacks a key, or a label is unknown.
     """
     content = _content(directory)
-    fine_names = [str(name) for name in content["fine_names"]]
+    fine_names: list[str] = content["fine_names"].tolist()
     wanted = fine_names if labels is None else list(labels)
     for label in wanted:
         if label not in fine_names:
@@ -45,9 +50,7 @@ def read_fine(directory: Path, labels: Sequence[str] | None) -> LabelledImages:
     names: list[str] = []
     split: list[str] = []
     truth: list[int] = []
-    blobs: dict[str, tuple[bytes, np.ndarray]] = {}
     for part in ("train", "test"):
-        blobs[part] = (content[f"{part}_jpeg"].tobytes(), content[f"{part}_offset"])
         for index, fine in enumerate(content[f"{part}_fine"].tolist()):
             if fine in column:
                 name = f"{part}/{index:05d}"
@@ -57,13 +60,13 @@ def read_fine(directory: Path, labels: Sequence[str] | None) -> LabelledImages:
     targets = np.zeros((len(names), len(wanted)), dtype=np.bool_)
     targets[np.arange(len(names)), truth] = True
 
-    def open_image(name: str) -> Image.Image:
+    def read(name: str) -> bytes:
         part, _, number = name.partition("/")
-        blob, offset = blobs[part]
-        start, end = offset[int(number) : int(number) + 2].tolist()
-        return Image.open(io.BytesIO(blob[start:end])).convert("RGB")
+        start, end = content[f"{part}_offset"][int(number) :][:2].tolist()
+        return content[f"{part}_jpeg"][start:end].tobytes()
 
-    return LabelledImages(tuple(names), tuple(split), tuple(wanted), targets, open_image)
+    opener = opener_of(read, directory / _FILE)
+    return LabelledImages(tuple(names), tuple(split), tuple(wanted), targets, opener)
 
 
 def read_groups(directory: Path) -> dict[str, list[str]]:
@@ -82,8 +85,44 @@ def _split_of(name: str) -> str:
     return "dev" if zlib.crc32(name.encode()) % 10 == 0 else "train"
 
 
-def _content(directory: Path) -> np.lib.npyio.NpzFile:
+def _content(directory: Path) -> dict[str, np.ndarray]:
+    """All arrays of the file, of the shapes and ranges that they must have."""
     file = directory / _FILE
     if not file.is_file():
         raise DataError(f"No Tiny-ImageNet-H in {str(directory)!r}: there is no {_FILE}.")
-    return np.load(file)
+    check_archive(file)
+    content: dict[str, np.ndarray] = {}
+    try:
+        with np.load(file) as archive:
+            for key, kind in _KEYS.items():
+                content[key] = archive[key]
+                if content[key].ndim != 1 or content[key].dtype.kind not in kind:
+                    raise ValueError(f"{key!r} is {content[key].dtype} {content[key].shape}")
+    except KeyError as error:
+        raise DataError(f"{str(file)!r} lacks a key: {error.args[0]}.") from error
+    except Exception as error:  # on a broken file, decoders raise nearly anything
+        raise DataError(f"{str(file)!r} can't be read: {error}") from error
+    fine, coarse = content["fine_names"], content["coarse_names"]
+    if len(set(fine.tolist())) < len(fine) or len(content["fine_to_coarse"]) != len(fine):
+        raise DataError(f"{str(file)!r}: 'fine_names' repeat, or 'fine_to_coarse' isn't as long.")
+    _check_numbers(file, "fine_to_coarse", content["fine_to_coarse"], len(coarse))
+    for part in ("train", "test"):
+        own, offset = content[f"{part}_fine"], content[f"{part}_offset"]
+        _check_numbers(file, f"{part}_fine", own, len(fine))
+        _check_numbers(file, f"{part}_offset", offset, len(content[f"{part}_jpeg"]) + 1)
+        if len(offset) != len(own) + 1 or (np.diff(offset.astype(np.int64)) < 0).any():
+            raise DataError(
+                f"{str(file)!r}: '{part}_offset' must say where each of the {len(own)} photos "
+                "begins, in their order, and where the last one ends."
+            )
+    return content
+
+
+def _check_numbers(file: Path, key: str, values: np.ndarray, count: int) -> None:
+    wrong = (values < 0) | (values >= count)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise DataError(
+            f"{str(file)!r}: entry {at} of {key!r} is {values[at]}, but must be from 0 to "
+            f"{count - 1}."
+        )

@@ -22,6 +22,7 @@ from feedback_adapter.errors import (
     SiteError,
 )
 from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.hookspecs import StrategySpec
 from feedback_adapter.outputs import Output, Outputs, read
 from feedback_adapter.pivot_search import Choice, choose_pivots
 from feedback_adapter.prepared import Prepared, prepare
@@ -153,16 +154,18 @@ class Adapter:
             images: (batch, channels, height, width), as the model takes them; a tuple of
                 its arguments, or a dict of its keyword arguments; or what `prepare` returned.
             evidence: What is known, e.g. `Labels({"dog": 1})`.
-            strategy: Name of a strategy. By default, or with `"auto"`, the one that suits best
-                of those that take the options that are given: the checkpoint's own choice, if it
-                has one, else what each strategy says of itself (`StrategySpec.suits`).
+            strategy: Name of a strategy. By default, or with `"auto"`, each image gets the one
+                that suits it best of those that take the options that are given: the
+                checkpoint's own choice, if it has one, else what each strategy says of itself
+                (`StrategySpec.suits`).
             pivots: Names of sites or sites, or `"auto"`; by default the checkpoint's.
             options: The strategy's options, whole.
             **overrides: Single options by name, e.g. `steps=20`.
 
         Returns:
-            Predictions before and after, losses, steps, per image. An image's result
-            doesn't depend on its batch mates (but see the strategies' `reference()`).
+            Predictions before and after, losses, steps, per image. What is certain holds in
+            `after`, whatever the strategy. An image's result doesn't depend on its batch mates
+            (but see the strategies' `reference()`).
 
         Raises:
             EvidenceError: The evidence doesn't fit the model or the batch.
@@ -178,16 +181,14 @@ class Adapter:
             )
         inputs = self._inputs(images)
         bound = evidence.bind(self.outputs, inputs.batch)
-        if strategy in (None, "auto"):
-            facts = Facts(self.model, self.outputs, inputs, bound, self.priors)
-            specs = plugins.plugins().all("strategies")
-            spec = pick(facts, self.defaults, specs, options, overrides)
-        else:
-            spec = plugins.strategy(strategy)
-        made = self.defaults.options_for(spec.name, spec.options, options, overrides)
+        chosen = self._strategies(inputs, bound, strategy, options, overrides)
+        runs = [
+            (spec, self.defaults.options_for(spec.name, spec.options, options, overrides), rows)
+            for spec, rows in chosen
+        ]
         if inputs.batch == 0:
-            return self._empty(inputs, bound, spec.name)
-        sites: tuple[Site, ...] = ()
+            return self._empty(inputs, bound)
+        names, sites = ", ".join(spec.name for spec, _, _ in runs), ()
         try:
             with frozen(self.model):
                 prepared = images if isinstance(images, Prepared) else None
@@ -198,15 +199,24 @@ class Adapter:
                 recorded = None if prepared is None else prepared.from_pivots(sites)
                 problem = Problem(
                     self.model, inputs, bound, sites, self.read, self.priors, recorded
-                )
-                result = spec.strategy(made).refine(problem.believed())
+                ).believed()
+                parts: list[Refinement] = []
+                for spec, made, rows in runs:
+                    part = problem if len(runs) == 1 else problem.take(rows)
+                    done = spec.strategy(made).refine(part)
+                    strategies = (spec.name,) * len(rows)
+                    parts.append(dataclasses.replace(done, strategies=strategies))
         except (EvidenceError, SiteError) as error:
-            names = [site.name for site in sites] or pivots
+            given = [site.name for site in sites] or pivots
             shape = tuple(inputs.images.shape)
-            given = f"Given: strategy={spec.name!r}, pivots={names!r}, images {shape}, {self!r}."
+            given = f"Given: strategy={names!r}, pivots={given!r}, images {shape}, {self!r}."
             error.args = (f"{error} {given}",)
             raise
-        return dataclasses.replace(result, strategy=spec.name, images=self._pictures(inputs))
+        result = parts[0]
+        if len(runs) > 1:
+            order = torch.cat([rows for _, _, rows in runs]).argsort()
+            result = Refinement.cat(parts).take(order)
+        return dataclasses.replace(result, images=self._pictures(inputs))
 
     def choose_pivots(self, images: Any, evidence: Evidence, **arguments: Any) -> Choice:
         """Choose pivots from what is known alone: see `feedback_adapter.choose_pivots`."""
@@ -306,6 +316,23 @@ class Adapter:
 
     # ---- what refine needs ----
 
+    def _strategies(
+        self,
+        inputs: Inputs,
+        evidence: Evidence,
+        strategy: str | None,
+        options: Any,
+        overrides: Mapping[str, Any],
+    ) -> list[tuple[StrategySpec, Tensor]]:
+        """The strategies to run, each with the indices of its images, (k,)."""
+        device = inputs.images.device
+        if strategy not in (None, "auto"):
+            return [(plugins.strategy(strategy), torch.arange(inputs.batch, device=device))]
+        facts = Facts(self.model, self.outputs, inputs, evidence, self.priors)
+        specs = {spec.name: spec for spec in plugins.plugins().all("strategies")}
+        found = pick(facts, self.defaults, list(specs.values()), options, overrides)
+        return [(specs[n], torch.tensor(rows, device=device)) for n, rows in found.items()]
+
     def _inputs(self, images: Any) -> Inputs:
         if isinstance(images, Prepared):
             images.check(self.model)
@@ -361,15 +388,14 @@ class Adapter:
             return None
         return (self.transform or PhotoTransform()).picture(images.float().cpu())
 
-    def _empty(self, inputs: Inputs, evidence: Evidence, strategy: str) -> Refinement:
+    def _empty(self, inputs: Inputs, evidence: Evidence) -> Refinement:
         """The refinement of no images."""
         device = inputs.images.device
         outputs = Outputs(
             {name: spec.blank(0, device) for name, spec in self.outputs.items()}, self.outputs
         )
         losses = torch.zeros(1, 0, device=device)
-        nothing = Refinement.of(evidence, outputs, outputs, status=(), losses=losses)
-        return dataclasses.replace(nothing, strategy=strategy)
+        return Refinement.of(evidence, outputs, outputs, status=(), losses=losses)
 
     def __repr__(self) -> str:
         outputs = ", ".join(

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from feedback_adapter.errors import OptionsError, PluginError, did_you_mean
 from feedback_adapter.hookspecs import StrategySpec
 from feedback_adapter.strategies.base import Facts
@@ -98,15 +100,18 @@ def pick(
     specs: Sequence[StrategySpec],
     options: Any,
     overrides: Mapping[str, Any],
-) -> StrategySpec:
-    """The strategy that suits a problem best, of those that take the options that are given.
+) -> dict[str, list[int]]:
+    """The strategy that suits each image best, of those that take the options that are given.
 
     Args:
-        facts: What is known of the problem; it may be that of one image.
+        facts: What is known of the problem.
         defaults: Its `strategy`, the checkpoint's own choice, counts `CHOSEN`.
         specs: All strategies.
         options: Options, whole, or `None`.
         overrides: Single values by name.
+
+    Returns:
+        `{name: images}`: the images of each strategy, by index. One strategy for no image.
 
     Raises:
         OptionsError: No strategy that suits takes these options.
@@ -118,24 +123,45 @@ def pick(
             f"There is no strategy {defaults.strategy!r}, which this checkpoint was made for: "
             f"install the plugin that has it, or name another one of {names}."
         )
-    best: tuple[float, StrategySpec] | None = None
+    able = [spec for spec in specs if takes(spec, options, overrides)]
+    batch = facts.inputs.batch
+    device = facts.inputs.images.device
+    every = [facts.take(torch.tensor([i], device=device)) for i in range(batch)] or [facts]
+    found: dict[str, list[int]] = {}
+    for index, one in enumerate(every):
+        best = _best(one, able, defaults.strategy)
+        if best is None:
+            raise _none_suits(specs, able, options, overrides)
+        found.setdefault(best, []).extend([index] if batch else [])
+    return found
+
+
+def _best(facts: Facts, specs: Sequence[StrategySpec], chosen: str | None) -> str | None:
+    """Name of the strategy that suits one image best; the first of equals."""
+    best: tuple[float, str] | None = None
     for spec in specs:
-        if not takes(spec, options, overrides):
-            continue
         number = spec.suits(facts) if spec.suits is not None else None
-        if spec.name == defaults.strategy:
+        if spec.name == chosen:
             number = max(CHOSEN, number or 0.0)
         if number is not None and (best is None or number > best[0]):
-            best = number, spec
-    if best is not None:
-        return best[1]
+            best = number, spec.name
+    return None if best is None else best[1]
+
+
+def _none_suits(
+    specs: Sequence[StrategySpec],
+    able: Sequence[StrategySpec],
+    options: Any,
+    overrides: Mapping[str, Any],
+) -> OptionsError:
+    """The error for options that no strategy takes that would be chosen."""
     possible = {field.name for spec in specs for field in dataclasses.fields(spec.options)}
     for key in overrides:
         if key not in possible:
-            raise OptionsError(f"There is no option {key!r}. {did_you_mean(key, possible)}")
+            return OptionsError(f"There is no option {key!r}. {did_you_mean(key, possible)}")
     given = f"options={options!r}" if options is not None else f"the options {list(overrides)}"
-    able = [spec.name for spec in specs if takes(spec, options, overrides)]
-    hint = f"These take them: {', '.join(able)}" if able else "No strategy takes all of them"
-    raise OptionsError(
+    names = ", ".join(spec.name for spec in able)
+    hint = f"These take them: {names}" if names else "No strategy takes all of them"
+    return OptionsError(
         f"Name a strategy for {given}, since none that suits by itself takes them. {hint}."
     )

@@ -59,8 +59,8 @@ class Refinement:
             `"converged: ..."`, or such as `"ran out of steps: try steps=20"`.
         known: `{output: (batch, labels) bool}`, what the evidence fixes; of maps (batch, labels,
             height, width).
-        strategy: Name of the strategy.
-        pivots: Names of the sites that moved.
+        strategies: (batch,) names: of each image's strategy.
+        moved: (batch,): the names of the sites that moved for each image.
         images: (batch, 3, height, width) in [0, 1] for pictures, or `None`.
         trace: `{output: (steps + 1, batch, labels)}` logits after every step, where the
             options asked for it.
@@ -88,8 +88,8 @@ class Refinement:
     steps: Tensor
     status: tuple[str, ...]
     known: dict[str, Tensor]
-    strategy: str = ""
-    pivots: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    moved: tuple[tuple[str, ...], ...] = ()
     images: Tensor | None = None
     trace: dict[str, Tensor] | None = None
     kept: Tensor | None = None
@@ -145,7 +145,7 @@ class Refinement:
         posterior = _posterior(evidence, refined, after)
         return cls(
             before, refined, posterior, losses, steps, status, known,
-            pivots=pivots, trace=trace, kept=kept,
+            moved=(pivots,) * before.batch, trace=trace, kept=kept,
             doubts=evidence.doubts(), present=evidence.present(before),
         )  # fmt: skip
 
@@ -154,7 +154,7 @@ class Refinement:
         """The results of several batches as that of one, in their order.
 
         Where the parts took different numbers of steps, the shorter ones' losses and traces are
-        filled up with their last row. Names of strategies and pivots that differ are all given.
+        filled up with their last row.
         """
         rows = max(len(part.losses) for part in parts)
         pictures = [part.images for part in parts if part.images is not None]
@@ -172,8 +172,8 @@ class Refinement:
             steps=torch.cat([part.steps for part in parts]),
             status=tuple(said for part in parts for said in part.status),
             known={name: torch.cat([p.known[name] for p in parts]) for name in parts[0].known},
-            strategy=", ".join(dict.fromkeys(part.strategy for part in parts)),
-            pivots=tuple(dict.fromkeys(name for part in parts for name in part.pivots)),
+            strategies=tuple(name for part in parts for name in part.strategies),
+            moved=tuple(names for part in parts for names in part.moved),
             images=torch.cat(pictures) if same_size and len(pictures) == len(parts) else None,
             trace={n: torch.cat([_filled(t[n], rows) for t in traces], 1) for n in traces[0]}
             if traces and len(traces) == len(parts)
@@ -196,6 +196,8 @@ class Refinement:
             losses=self.losses[:, rows],
             steps=self.steps[rows],
             status=tuple(self.status[row] for row in rows.tolist()),
+            strategies=tuple(self.strategies[row] for row in rows.tolist()),
+            moved=tuple(self.moved[row] for row in rows.tolist()),
             known={name: mask[rows] for name, mask in self.known.items()},
             images=None if self.images is None else self.images[rows.to(self.images.device)],
             trace=None if self.trace is None else {n: t[:, rows] for n, t in self.trace.items()},
@@ -203,6 +205,16 @@ class Refinement:
             doubts={name: doubt[rows] for name, doubt in self.doubts.items()},
             present={name: mask[rows] for name, mask in self.present.items()},
         )
+
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy; where images of a batch were refined by several, all of them."""
+        return ", ".join(dict.fromkeys(self.strategies))
+
+    @property
+    def pivots(self) -> tuple[str, ...]:
+        """Names of the sites that moved, for any image."""
+        return tuple(dict.fromkeys(name for names in self.moved for name in names))
 
     @property
     def before(self) -> Tensor | dict[str, Tensor]:
@@ -325,6 +337,8 @@ class Refinement:
         images = [
             {
                 "losses": [round(value, 6) for value in self.losses[:, index].tolist()],
+                "strategy": self.strategies[index],
+                "pivots": list(self.moved[index]),
                 "steps": int(self.steps[index]),
                 "status": self.status[index],
                 "converged": self.status[index].startswith("converged"),

@@ -1,5 +1,6 @@
 """Plugins: registered, listed, and never able to break the program."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,10 +15,8 @@ from torch import nn
 
 import feedback_adapter as fa
 from feedback_adapter import plugins
-from feedback_adapter.defaults import pick
 from feedback_adapter.errors import PluginError
 from feedback_adapter.plugins import Plugins, scoped
-from feedback_adapter.sites import Inputs
 from feedback_adapter.strategies import Residual
 from feedback_adapter.testing import tiny_adapter, tiny_images
 
@@ -210,17 +209,32 @@ def test_a_plugins_strategy_is_the_default_for_its_own_models():
         missing.refine(images, told)
 
 
-def test_what_suits_can_be_asked_of_each_image():
+def test_each_image_gets_the_strategy_that_suits_it():
+    adapter, images = tiny_adapter(), tiny_images(4)
+    adapter.fit_prior(torch.rand(9, 4), torch.eye(4).repeat(3, 1)[:9])
+    told = fa.Labels([{"cat": 1}, None, {"dog": 0}, {"cat": 1, "dog": 0}])
+    whole = adapter.refine(images, told)
+    assert whole.strategies == ("posterior", "newton", "posterior", "posterior")
+    assert whole.strategy == "posterior, newton"
+    assert whole.moved == ((), whole.pivots, (), ())
+    for row in range(4):
+        rows = torch.tensor([row])
+        alone = adapter.refine(images[rows], told.take(rows))
+        assert alone.strategies == whole.strategies[row : row + 1]
+        torch.testing.assert_close(alone.after, whole.after[rows], atol=1e-5, rtol=0)
+
+
+def test_one_usable_label_does_not_switch_the_whole_batch():
     adapter, images = tiny_adapter(), tiny_images(3)
-    prior = adapter.fit_prior(torch.rand(9, 4), torch.eye(4).repeat(3, 1)[:9])
-    told = fa.Labels([{"cat": 1}, None, {"dog": 0}]).bind(adapter.outputs, 3)
-    facts = fa.Facts(adapter.model, adapter.outputs, Inputs.of(images), told, {"output": prior})
-    names = [
-        pick(facts.take(torch.tensor([row])), adapter.defaults, plugins.plugins().all("strategies"),
-             None, {}).name
-        for row in range(3)
-    ]  # fmt: skip
-    assert names == ["posterior", "newton", "posterior"]
+    adapter.fit_prior(torch.rand(9, 4), torch.eye(4).repeat(3, 1)[:9])
+
+    def says(facts):
+        return 30.0 if facts.known()["output"][:, 0].any() else None
+
+    first = dataclasses.replace(OWN, suits=says)
+    with scoped(plugin(strategies=[first])):
+        result = adapter.refine(images, fa.Labels([{"dog": 1}, {"cat": 1}, {"snow": 1}]))
+    assert result.strategies == ("posterior", "own", "posterior")
 
 
 def test_a_strategy_says_what_it_uses():

@@ -239,7 +239,8 @@ def _strategy(
     specs = plugins.plugins().all("strategies")
     if name in (None, "auto"):
         facts = Facts(adapter.model, adapter.outputs, inputs, bound, adapter.priors)
-        return pick(facts, adapter.defaults, specs, None, {**dict.fromkeys(needed), **overrides})
+        found = pick(facts, adapter.defaults, specs, None, {**dict.fromkeys(needed), **overrides})
+        return plugins.strategy(max(found, key=lambda name: len(found[name])))
     spec = plugins.strategy(name)
     if not takes(spec, None, needed):
         able = ", ".join(repr(s.name) for s in specs if takes(s, None, needed))

@@ -30,7 +30,10 @@ def test_refine_json(command_line, checkpoint, photos, tmp_path):
     told = fa.Labels({"dog": 1, "snow": 0})
     result = adapter.refine(adapter.transform.open(*photos), told)
     for index, image in enumerate(said["images"]):
-        assert set(image) == {"file", "losses", "steps", "status", "converged", "predictions"}
+        assert set(image) == {
+            "file", "losses", "steps", "status", "converged", "predictions", "strategy", "pivots",
+        }  # fmt: skip
+        assert (image["strategy"], image["pivots"]) == ("residual", ["layer3"])
         assert image["losses"] == pytest.approx(result.losses[:, index].tolist(), abs=1e-4)
         assert image["losses"][-1] < image["losses"][0]
         rows = {row["label"]: row for row in image["predictions"]}

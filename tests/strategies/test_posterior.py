@@ -109,7 +109,7 @@ def test_joint_is_ridge_regression_for_every_known_set():
 def test_auto_uses_the_statistics_where_a_label_is_known(adapter):
     images = torch.randn(2, 3, 2, 2)
     result = adapter.refine(images, fa.Labels([{"a": 1}, {}]))
-    assert result.strategy == "posterior"
+    assert result.strategies == ("posterior", "newton")
     p = torch.as_tensor(result.after).sigmoid()
     before = torch.as_tensor(result.before).sigmoid()
     assert p[0, 1] > before[0, 1]

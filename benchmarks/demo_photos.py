@@ -206,7 +206,7 @@ def score(adapter: fa.Adapter, photo: Photo, path: Path, strategy: str) -> tuple
     result = adapter.refine(images, fa.Labels(photo.known), strategy=strategy)
     before, after = result.before[0].sigmoid().numpy(), result.after[0].sigmoid().numpy()
     true = set(photo.true.split())
-    left_out = {*photo.known, *photo.unclear.split(), *ALWAYS_UNCLEAR.split()} - true
+    left_out = {*photo.known} | ({*photo.unclear.split(), *ALWAYS_UNCLEAR.split()} - true)
     asked = [i for i, word in enumerate(adapter.labels) if word not in left_out]
     holds = np.array([adapter.labels[i] in true for i in asked])
     before, after = before[asked], after[asked]

@@ -16,6 +16,7 @@ RECIPES = {
     "caption-decoder": "captions.caption_decoder",
     "tinyimagenet-tree": "tree.tinyimagenet_tree",
     "imagenet-hierarchy": "imagenet_hierarchy",
+    "imagenet-lite0": "imagenet_lite0",
     "verify": "verify",
 }
 

@@ -38,6 +38,9 @@ def main(
         if library == "fa_cnnf" and importlib.util.find_spec("fa_cnnf") is None:
             table.add_row(name, "", "", "", "", "left out: needs feedback-adapter-cnnf")
             continue
+        if config["data"]["source"] not in FOLDERS:
+            table.add_row(name, "", "", "", "", "left out: has no scores")
+            continue
         for split in splits.split(","):
             card = card_scores(config, split)
             measured = scores(folders[name], data, split)

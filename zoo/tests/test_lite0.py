@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+
+import feedback_adapter as fa
 
 lite0 = pytest.importorskip("words.lite0", reason="the recipes' packages aren't installed")
 package = pytest.importorskip(
@@ -85,3 +89,20 @@ def test_another_head_takes_the_features_only() -> None:
 def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(ValueError, match="don't fit"):
         lite0.create(7, {"stem.weight": torch.zeros(1)})
+
+
+def test_the_zoos_checkpoint_says_what_the_packages_weights_say() -> None:
+    skimage = pytest.importorskip("skimage", reason="the demo's photos aren't installed")
+    files = [Path(skimage.__file__).parent / "data" / f"{n}.png" for n in ("chelsea", "coffee")]
+    adapter = fa.load("imagenet-lite0")
+    images = adapter.transform.open(*files)
+    whole = lite0.create(1000, lite0.imagenet_weights()).eval()
+    with torch.no_grad():
+        expected = whole(images).softmax(1)
+    found = adapter.predict(images).softmax(1)
+    assert float((found - expected).abs().max()) < 2e-3, "float16"
+    names = [adapter.labels[place] for place in found.argmax(1)]
+    assert names == ["Egyptian cat", "espresso"]
+    told = adapter.refine(images, fa.Coarse(["cat", "beverage"]), strategy="clamp").after
+    assert [adapter.labels[place] for place in told.argmax(1)] == names
+    assert float(told.softmax(1)[1, list(adapter.labels).index("coffee mug")]) < 1e-4

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from feedback_adapter.cli.common import console, print_json
-from feedback_adapter.errors import (
-    CheckpointError,
-    FeedbackAdapterError,
-    ModelError,
-    did_you_mean,
-)
+from feedback_adapter.errors import CheckpointError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
@@ -40,15 +35,7 @@ def sites(
     height, width = (size, size) if size else own or (224, 224)
     weights = (weight for weight in adapter.model.parameters() if weight.ndim == 4)
     channels = next((weight.shape[1] for weight in weights), 3)  # of the first convolution
-    try:
-        found = adapter.sites(torch.zeros(1, channels, height, width))
-    except FeedbackAdapterError:
-        raise
-    except (AssertionError, IndexError, RuntimeError, ValueError) as error:  # the network's own
-        raise ModelError(
-            f"{model!r} can't take an image of {height} x {width} pixels: {str(error).rstrip('.')}."
-            f" Choose another --size{f', such as {own[0]}' if own else ''}."
-        ) from error
+    found = adapter.sites(torch.zeros(1, channels, height, width))
     if json:
         print_json(
             {

@@ -64,7 +64,7 @@ def test_refine(command_line, checkpoint, photos, words, message, tmp_path, monk
         (["sites", "test_vit", "--size", "-3"], "Invalid value for '--size'"),
         (["sites", "test_vit", "--size", "0"], "Invalid value for '--size'"),
         (["sites", "test_vit", "--size", "99999999"], "Invalid value for '--size'"),
-        (["sites", "test_vit", "--size", "7"], "'test_vit' can't take an image of 7 x 7 pixels"),
+        (["sites", "test_vit", "--size", "7"], "on images (1, 3, 7, 7)"),
         (["sites", "Test_ViT"], "Did you mean 'test_vit'"),
         (["sites", "broken"], "no config.json"),
         (["labels", "nowhere"], "There is no checkpoint or folder 'nowhere'."),

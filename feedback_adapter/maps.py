@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from feedback_adapter.changes import Change, MapChange
-from feedback_adapter.outputs import Output
+from feedback_adapter.map_pictures import MapPicture
+from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["changes_of", "masks_of", "predicted", "run_lengths"]
+__all__ = ["changes_of", "masks_of", "pictures_of", "predicted", "run_lengths"]
 
 
 def predicted(logits: Tensor, spec: Output) -> Tensor:
@@ -54,21 +56,56 @@ def changes_of(
     return found
 
 
-def masks_of(spec: Output, before: Tensor, after: Tensor) -> dict[str, dict[str, Any]]:
-    """`{label: {"before": run lengths, "after": run lengths}}` of the labels that are seen.
+def masks_of(before: Outputs, after: Outputs, image: int) -> dict[str, Any]:
+    """The masks of one image's maps before and after, as run lengths, of the labels that are seen.
 
     Args:
-        spec: What the output is.
-        before: Logits (labels, height, width).
+        before: Outputs of all images.
         after: The same after refinement.
+        image: Which image.
+
+    Returns:
+        `{"masks": {output: {label: {"before": run lengths, "after": run lengths}}}}`, or nothing
+        where no output is a map.
     """
-    old, new = predicted(before, spec).cpu(), predicted(after, spec).cpu()
-    seen = (old | new).flatten(1).any(1).tolist()
-    return {
-        label: {"before": run_lengths(old[row]), "after": run_lengths(new[row])}
-        for row, label in enumerate(spec.labels)
-        if seen[row]
-    }
+    found: dict[str, Any] = {}
+    for name, spec, old, new in _seen(before, after, image):
+        seen = (old | new).flatten(1).any(1).tolist()
+        found[name] = {
+            label: {"before": run_lengths(old[row]), "after": run_lengths(new[row])}
+            for row, label in enumerate(spec.labels)
+            if seen[row]
+        }
+    return {"masks": found} if found else {}
+
+
+def pictures_of(
+    before: Outputs, after: Outputs, known: Mapping[str, Tensor], image: int
+) -> list[MapPicture]:
+    """What to draw of one image's maps; nothing where no output is a map.
+
+    Args:
+        before: Outputs of all images.
+        after: The same after refinement.
+        known: `{output: (batch, labels, height, width) bool}`.
+        image: Which image.
+    """
+    pictures: list[MapPicture] = []
+    for name, spec, old, new in _seen(before, after, image):
+        mask = known[name][image].cpu()
+        some = mask & ~mask.flatten(1).all(1)[:, None, None]  # not what is known to be nowhere
+        pictures.append(MapPicture(name, spec.labels, old, new, some.any(0)))
+    return pictures
+
+
+def _seen(
+    before: Outputs, after: Outputs, image: int
+) -> Iterator[tuple[str, Output, Tensor, Tensor]]:
+    """Of each map its name, what it is, and which labels are seen where, before and after."""
+    for name, spec in before.specs.items():
+        if spec.kind == "map":
+            old, new = (predicted(outputs[name][image], spec) for outputs in (before, after))
+            yield name, spec, old.cpu(), new.cpu()
 
 
 def run_lengths(mask: Tensor) -> dict[str, list[int]]:

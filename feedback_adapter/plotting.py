@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from feedback_adapter.changes import Change
 from feedback_adapter.errors import OptionsError, did_you_mean
 
-__all__ = ["check_ending", "plot_changes"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["check_ending", "draw_bars", "heading", "plot_changes", "save"]
 
 _BEFORE, _AFTER, _KNOWN = "#b8c0cc", "#2f6fb3", "#d9822b"
 
@@ -78,9 +82,18 @@ def plot_changes(
     if photo is not None:
         axes[0].imshow(photo.permute(1, 2, 0).clamp(0, 1).numpy())
         axes[0].set_axis_off()
-    _bars(axes[-1], rows, several=several)
-    figure.suptitle(title or _heading(known), fontsize=12)
+    draw_bars(axes[-1], rows, several=several)
+    figure.suptitle(title or heading(known), fontsize=12)
     figure.tight_layout()
+    return save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure to a file.
+
+    Raises:
+        OptionsError: It can't be written there.
+    """
     try:
         figure.savefig(path)
     except OSError as error:
@@ -91,7 +104,8 @@ def plot_changes(
     return path
 
 
-def _bars(axis: object, rows: list[Change], *, several: bool) -> None:
+def draw_bars(axis: object, rows: Sequence[Change], *, several: bool) -> None:
+    """Draw a pair of bars for each prediction, before and after."""
     from matplotlib.axes import Axes
     from matplotlib.patches import Patch
 
@@ -114,6 +128,7 @@ def _bars(axis: object, rows: list[Change], *, several: bool) -> None:
     )
 
 
-def _heading(known: list[Change]) -> str:
+def heading(known: Sequence[Change]) -> str:
+    """What is known, as a picture's heading."""
     said = [f"{'no ' if row.present is False else ''}{row.label}" for row in known]
     return f"Known: {', '.join(said)}" if said else "Nothing known"

@@ -15,7 +15,7 @@ from torch import Tensor
 from feedback_adapter.changes import Change, Doubt, table_of
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.certain import hold
-from feedback_adapter.maps import changes_of, masks_of
+from feedback_adapter.maps import changes_of, masks_of, pictures_of
 from feedback_adapter.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -343,25 +343,18 @@ class Refinement:
                 "status": self.status[index],
                 "converged": self.status[index].startswith("converged"),
                 "predictions": [dataclasses.asdict(change) for change in self.changes(index, top)],
-                **self._masks(index),
+                **masks_of(self.outputs_before, self.outputs_after, index),
             }
             for index in range(len(self.steps))
         ]
         return {"strategy": self.strategy, "pivots": list(self.pivots), "images": images}
 
-    def _masks(self, image: int) -> dict[str, Any]:
-        """The masks of each output that is a map, as run lengths; nothing where none is."""
-        masks = {
-            name: masks_of(spec, self.outputs_before[name][image], self.outputs_after[name][image])
-            for name, spec in self.outputs_before.specs.items()
-            if spec.kind == "map"
-        }
-        return {"masks": masks} if masks else {}
-
     def plot(
         self, path: str | Path, top: int = 8, image: int = 0, title: str | None = None
     ) -> Path:
         """Draw one image's photo and its predictions before and after, and save the picture.
+
+        Maps are drawn over the photo: what is seen before and after, and what changed.
 
         Args:
             path: Where to; the ending says the format (.png, .svg, .pdf).
@@ -372,10 +365,15 @@ class Refinement:
         Returns:
             The path.
         """
+        from feedback_adapter.map_pictures import plot_maps
         from feedback_adapter.plotting import plot_changes
 
         photo = None if self.images is None else self.images[image]
         several = len(self.outputs_before) > 1
+        maps = pictures_of(self.outputs_before, self.outputs_after, self.known, image)
+        if maps:
+            every = self.changes(image)
+            return plot_maps(maps, every, Path(path), photo=photo, top=top, title=title)
         changes = self.changes(image, top)
         return plot_changes(changes, Path(path), photo=photo, top=top, title=title, several=several)
 

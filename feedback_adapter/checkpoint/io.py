@@ -88,7 +88,12 @@ def _output(model: nn.Module, key: str, note: Mapping[str, Any], folder: Path) -
             f"{folder}: 'outputs.{key}.decoder' is {decoder!r}, which the model hasn't: {error}."
         ) from error
     return Output(
-        tuple(note["labels"]), note["kind"], note.get("select"), note.get("hierarchy"), part
+        tuple(note["labels"]),
+        note["kind"],
+        note.get("select"),
+        note.get("hierarchy"),
+        part,
+        note.get("exclusive"),
     )
 
 
@@ -148,6 +153,8 @@ def described(spec: Output, model: nn.Module) -> dict[str, Any]:
     note: dict[str, Any] = {"kind": spec.kind, "labels": list(spec.labels)}
     if spec.select is not None:
         note["select"] = spec.select
+    if spec.exclusive is not None:
+        note["exclusive"] = spec.exclusive
     if spec.hierarchy is not None:
         note["hierarchy"] = {name: list(labels) for name, labels in spec.hierarchy.items()}
     if spec.decoder is not None:

@@ -103,6 +103,7 @@ _OUTPUT = {
         null=True,
     ),
     "decoder": _Rule(_text, "text or null", null=True),
+    "exclusive": _Rule(lambda value: isinstance(value, bool), "true, false or null", null=True),
 }
 _TRANSFORM = {
     "size": _Rule(_size, "two whole numbers from 1 to 65,536, height and width"),

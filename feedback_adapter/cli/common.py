@@ -78,8 +78,11 @@ def said(
     evidence: list[str],
     coarse: list[str] | None = None,
     text: list[str] | None = None,
+    clicks: Evidence | None = None,
 ) -> Evidence:
     """What `--know`, `--know-not`, `--know-coarse`, `--text` and `--evidence` express.
+
+    `clicks` is what `--click` expresses.
 
     Raises:
         EvidenceError: Nothing is said, a contradiction, or text that can't be read.
@@ -98,6 +101,7 @@ def said(
         parts.append(Labels({**dict.fromkeys(know, 1), **dict.fromkeys(know_not, 0)}))
     parts += [parse_coarse(name) for name in coarse or []]
     parts += [Text(found) for found in text or []]
+    parts += [] if clicks is None else [clicks]
     for item in evidence:
         name, equals, value = item.partition("=")
         spec = evidence_type(name)
@@ -107,8 +111,8 @@ def said(
         parts.append(spec.parse(value))
     if not parts:
         raise EvidenceError(
-            "Nothing is known: say something with --know, --know-not, --know-coarse, --text or "
-            "--evidence."
+            "Nothing is known: say something with --know, --know-not, --know-coarse, --text, "
+            "--click or --evidence."
         )
     return parts[0] if len(parts) == 1 else All(parts)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feedback_adapter.cli.clicks import clicked
 from feedback_adapter.cli.common import check_place, console, options_of, print_json, said
 from feedback_adapter.errors import ModelError, OptionsError, SiteError
 
@@ -39,6 +40,17 @@ def refine(
     text: Annotated[
         list[str] | None, typer.Option(help="Text from near the photo, which mentions labels.")
     ] = None,
+    click: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A pixel whose label is known, for models that label pixels: x,y=label, or "
+            "x,y=-label for what isn't there, in pixels of the photo. Repeat for more."
+        ),
+    ] = None,
+    radius: Annotated[
+        float | None,
+        typer.Option(min=0, help="Pixels of the photo around a --click that have its label, too."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Instead of a checkpoint: any timm model with ImageNet's classes."),
@@ -65,7 +77,8 @@ def refine(
     ] = None,
 ) -> None:
     """Predict labels of photos, knowing some of them."""
-    known = said(know or [], know_not or [], evidence or [], know_coarse, text)
+    clicks = clicked(click or [], radius, images)
+    known = said(know or [], know_not or [], evidence or [], know_coarse, text, clicks)
     options = options_of(option or [])
     if any(not pivot.strip() for pivot in pivots or []):  # it would be the whole network
         raise SiteError("--pivots '' names no site: feedback-adapter sites lists what can be one.")

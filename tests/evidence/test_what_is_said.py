@@ -5,7 +5,7 @@ import torch
 
 import feedback_adapter as fa
 from feedback_adapter.networks.decoder import CaptionDecoder
-from feedback_adapter.plotting import _heading
+from feedback_adapter.plotting import heading
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.testing import LABELS, tiny_adapter, tiny_images, tiny_outputs
 
@@ -28,7 +28,7 @@ def test_present_and_absent_are_the_evidences(kind, confidence):
     told = fa.Labels({"dog": 1, "ball": 0}, confidence=confidence)
     result = refine(told, kind, steps=0)
     assert said(result) == {"dog": True, "ball": False}
-    assert sorted(_heading(result.changes(0)[:2])[7:].split(", ")) == ["dog", "no ball"]
+    assert sorted(heading(result.changes(0)[:2])[7:].split(", ")) == ["dog", "no ball"]
     table = result.table(image=0)
     assert table.count("known") == 2
     assert table.count("known absent") == 1

@@ -1,0 +1,41 @@
+"""`--click x,y=label`: a pixel of the photo whose label is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feedback_adapter.errors import OptionsError
+
+if TYPE_CHECKING:
+    from feedback_adapter.evidence.pixels import Pixels
+
+__all__ = ["clicked"]
+
+
+def clicked(clicks: Sequence[str], radius: float | None, photos: Sequence[Path]) -> Pixels | None:
+    """What clicks on photos say, which a `Transform` shows the model as a whole.
+
+    Args:
+        clicks: `x,y=label` each, in pixels of the photo as a viewer shows it.
+        radius: How far around a click its label is known, in pixels of the photo.
+        photos: All have the same clicks.
+
+    Returns:
+        The evidence, or nothing where there is no click.
+
+    Raises:
+        EvidenceError: A click that can't be read.
+        InputError: A photo that can't be read.
+        OptionsError: A radius without a click.
+    """
+    from feedback_adapter.evidence.pixels import Pixels, parse_click
+    from feedback_adapter.photos import as_rgb
+
+    if not clicks:
+        if radius is not None:
+            raise OptionsError("--radius is how far around a --click its label is known: add one.")
+        return None
+    sizes = [as_rgb(path).size[::-1] for path in photos]
+    return Pixels(clicks=[parse_click(text) for text in clicks], radius=radius or 0, size=sizes)

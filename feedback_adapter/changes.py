@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import Tensor
 
-__all__ = ["Change", "Doubt", "MapChange", "table_of"]
+__all__ = ["Change", "Doubt", "MapChange", "changes_between", "table_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,31 @@ class Doubt:
     label: str
     told: bool
     probability: float
+
+
+def changes_between(
+    output: str,
+    labels: Sequence[str],
+    before: Tensor,
+    after: Tensor,
+    known: Tensor,
+    present: Tensor,
+) -> list[Change]:
+    """What a refinement did to each label of one image.
+
+    Args:
+        output: Name of the output.
+        labels: Their names.
+        before: Probabilities (labels,).
+        after: The same after refinement.
+        known: (labels,) bool.
+        present: (labels,) bool: which are known to hold.
+    """
+    columns = (before.tolist(), after.tolist(), known.tolist(), present.tolist())
+    return [
+        Change(output, label, old, new, told, holds if told else None)
+        for label, old, new, told, holds in zip(labels, *columns, strict=True)
+    ]
 
 
 def table_of(changes: Sequence[Change], title: str, *, several: bool) -> Table:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from feedback_adapter.changes import Change, Doubt, table_of
+from feedback_adapter.changes import Change, Doubt, changes_between, table_of
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.certain import hold
 from feedback_adapter.maps import changes_of, masks_of, pictures_of
@@ -288,22 +288,15 @@ class Refinement:
             if spec.kind == "tokens":
                 continue
             before, after = self.outputs_before[name][image], self.outputs_after[name][image]
+            told = self.known[name][image]
+            holds = self.present.get(name, self.known[name])[image]
             if spec.kind == "map":
-                masks = self.known[name][image], self.present[name][image]
-                for change in changes_of(name, spec, before, after, *masks):
-                    (known if change.known else unknown).append(change)
-                continue
-            rows = zip(
-                spec.labels,
-                spec.probabilities(before).tolist(),
-                spec.probabilities(after).tolist(),
-                self.known[name][image].tolist(),
-                self.present.get(name, self.known[name])[image].tolist(),
-                strict=True,
-            )
-            for label, old, new, is_known, holds in rows:
-                change = Change(name, label, old, new, is_known, holds if is_known else None)
-                (known if is_known else unknown).append(change)
+                changes = changes_of(name, spec, before, after, told, holds)
+            else:
+                old, new = spec.probabilities(before), spec.probabilities(after)
+                changes = changes_between(name, spec.labels, old, new, told, holds)
+            for change in changes:
+                (known if change.known else unknown).append(change)
         unknown.sort(key=lambda change: -abs(change.after - change.before))
         if top is not None and len(known) > max(top, _MANY):  # all but a few of 1,000 classes
             known.sort(key=lambda change: -abs(change.after - change.before))

@@ -59,11 +59,6 @@ def wrap(
         outputs = {SINGLE: Output(cast("tuple[str, ...]", labels), kind)}
     elif not outputs:
         raise ModelError("outputs is empty: name at least one output.")
-    count, given = getattr(model, "num_classes", None), len(next(iter(outputs.values())).labels)
-    if labels is not None and isinstance(count, int) and count not in (0, given):
-        raise ModelError(
-            f"{given} labels for a model with {count} classes: give one label per class."
-        )
     return Adapter(model, outputs, transform=transform_of(transform))
 
 

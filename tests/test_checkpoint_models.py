@@ -9,22 +9,41 @@ import feedback_adapter as fa
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.testing import LABELS, TinyNet, tiny_images
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* holds the weights of a .*, but not how")
 
-def test_torchvision(tmp_path):
-    model = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("shufflenet_v2_x0_5", {}),
+        ("mobilenet_v3_small", {}),
+        ("resnet18", {"zero_init_residual": True}),
+        ("squeezenet1_1", {}),
+    ],
+)
+def test_torchvision_is_built_again_by_itself(tmp_path, name, arguments):
+    model = torchvision.models.get_model(name, num_classes=4, **arguments).eval()
     adapter = fa.wrap(model, labels=LABELS, kind="multiclass")
-    with pytest.raises(CheckpointError, match=r"first difference.*Pass save\(.*Architecture"):
-        adapter.save(tmp_path / "no", architecture=fa.Architecture("timm", "test_resnet"))
-    how = fa.Architecture("torchvision", "shufflenet_v2_x0_5", {"num_classes": 4})
-    loaded = fa.load(adapter.save(tmp_path / "yes", architecture=how))
+    loaded = fa.load(adapter.save(tmp_path / "yes"))
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(loaded.predict(images), adapter.predict(images))
     assert loaded.outputs["output"].kind == "multiclass"
+    assert loaded.card.architecture.library == "torchvision"
+    assert loaded.card.architecture.model == name
+
+
+def test_the_architecture_that_is_given_must_build_the_model(tmp_path):
+    model = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    adapter = fa.wrap(model, labels=LABELS, kind="multiclass")
+    with pytest.raises(CheckpointError, match=r"builds another model.*Pass save\(.*Architecture"):
+        adapter.save(tmp_path / "no", architecture=fa.Architecture("timm", "test_resnet"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_of_ones_own(tmp_path):
     adapter = fa.wrap(TinyNet(seed=3), labels=LABELS)
-    folder = adapter.save(tmp_path / "own")
+    with pytest.warns(UserWarning, match=r"weights of a TinyNet.*load\(folder, model=yours\)"):
+        folder = adapter.save(tmp_path / "own")
     with pytest.raises(CheckpointError, match=r"only you can build: load\(\.\.\., model=yours\)"):
         fa.load(folder)
     loaded = fa.load(folder, model=TinyNet(seed=4))

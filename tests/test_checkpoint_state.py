@@ -12,6 +12,8 @@ from feedback_adapter.errors import CheckpointError, OptionsError
 from feedback_adapter.strategies.solvers import solver_note, solver_of
 from feedback_adapter.testing import LABELS, TinyNet, tiny_images
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* holds the weights of a .*, but not how")
+
 
 class Graph(nn.Module):
     """Labels that tell each other, over a sparse matrix that is a buffer."""

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ from torch import Tensor
 
 from feedback_adapter import plugins
 from feedback_adapter.checkpoint.architecture import Architecture
-from feedback_adapter.checkpoint.schema import check, only_data
+from feedback_adapter.checkpoint.schema import check as check_config
+from feedback_adapter.checkpoint.schema import only_data
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.prior import LabelPrior
 
@@ -139,7 +140,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{file} has format {config.get('format')!r}; this version reads {FORMAT}."
         )
-    check(config, file)
+    check_config(config, file)
     return config
 
 
@@ -159,16 +160,29 @@ def read_card(folder: Path, config: Mapping[str, Any]) -> Card:
     )
 
 
-def read_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, as they are stored.
+def read_shapes(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's tensors, from the head of the file.
 
     Raises:
         CheckpointError: The file is missing, damaged, or no safetensors file.
     """
+    with _weights(folder, config) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def read_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, as they are stored."""
+    with _weights(folder, config) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def _weights(folder: Path, config: Mapping[str, Any]) -> Generator[Any]:
     note = config["weights"]
     path = File(note["file"], note["sha256"]).inside(folder)
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
 
@@ -189,6 +203,7 @@ def write_folder(
     weights: Mapping[str, Any],
     priors: Mapping[str, LabelPrior] | None = None,
     text: str = "",
+    check: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
     """Write a whole checkpoint, or nothing.
 
@@ -205,6 +220,7 @@ def write_folder(
             `schema.DTYPES`, and what `tensors.state_of` adds.
         priors: Label statistics, by output.
         text: The page for readers; empty writes none.
+        check: Called with the folder that is to be moved in; an error stops it.
 
     Returns:
         What config.json holds.
@@ -223,12 +239,14 @@ def write_folder(
             name = f"prior-{output if plain else index}.safetensors"
             note = _stored(staging, name, prior.tensors(), taken)
             config.setdefault("priors", {})[output] = dataclasses.asdict(note)
-        check(config, folder / CONFIG)
+        check_config(config, folder / CONFIG)
         if text:
             (staging / CARD).write_text(text, "utf-8")
         (staging / CONFIG).write_text(
             json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8"
         )
+        if check is not None:
+            check(staging)
         _move_in(staging, folder)
     return config
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from feedback_adapter.checkpoint.alike import check_alike
 from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.format import (
     Card,
@@ -17,11 +21,13 @@ from feedback_adapter.checkpoint.format import (
     read_card,
     read_config,
     read_priors,
+    read_shapes,
     read_weights,
     write_folder,
 )
-from feedback_adapter.checkpoint.rebuild import check_same, of_timm
-from feedback_adapter.checkpoint.tensors import fill, state_of
+from feedback_adapter.checkpoint.outline import outline_of
+from feedback_adapter.checkpoint.rebuild import recover
+from feedback_adapter.checkpoint.tensors import check_shapes, fill, state_of
 from feedback_adapter.defaults import Defaults
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.outputs import Output
@@ -59,14 +65,19 @@ def read(
     """Read a checkpoint. See `feedback_adapter.load`."""
     folder = find(name)
     config = read_config(folder)
-    tensors = read_weights(folder, config)
     card = read_card(folder, config)
+    shapes = read_shapes(folder, config)
     if model is None:
         if card.architecture is None:
             raise CheckpointError(
                 f"{folder} was saved from a model that only you can build: load(..., model=yours)."
             )
-        model = card.architecture.build()
+        size = sum(math.prod(shape) for shape in shapes.values())
+        check_shapes(outline_of(card.architecture.build, size, len(shapes)), shapes, folder)
+        with torch.random.fork_rng(devices=[]):
+            model = card.architecture.build()
+    check_shapes(model, shapes, folder)
+    tensors = read_weights(folder, config)
     fill(model, tensors, config["weights"], folder)
     outputs = {key: _output(model, key, note, folder) for key, note in config["outputs"].items()}
     return Checkpoint(
@@ -120,9 +131,9 @@ def write(
     Weights that were stored as float16 and still are float16 numbers are stored so again.
     """
     model, card = checkpoint.model, checkpoint.card
-    architecture = architecture or card.architecture or of_timm(model)
-    if architecture is not None:
-        check_same(architecture, model)
+    if architecture is None:
+        count = max(len(spec.labels) for spec in checkpoint.outputs.values())
+        architecture = card.architecture or recover(model, count)
     if checkpoint.transform is not None and not isinstance(checkpoint.transform, Transform):
         raise CheckpointError(
             f"transform is a {type(checkpoint.transform).__name__}, which a checkpoint can't hold: "
@@ -138,14 +149,66 @@ def write(
     }
     if checkpoint.defaults != Defaults():
         config["refine"] = _noted(checkpoint.defaults)
-    return write_folder(
+    written = write_folder(
         folder,
         config,
         tensors,
         weights=weights,
         priors=checkpoint.priors,
         text=card.text,
+        check=lambda staged: _check(staged, checkpoint, architecture),
     )
+    if architecture is None:
+        warnings.warn(
+            f"{folder} holds the weights of a {type(model).__qualname__}, but not how it is built: "
+            "to load it, build the model and call load(folder, model=yours). If timm or "
+            "torchvision built it, save(folder, architecture=Architecture(library, model, kwargs)) "
+            "makes that needless.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return written
+
+
+def _check(staged: Path, checkpoint: Checkpoint, architecture: Architecture | None) -> None:
+    """Check that what was written makes the model again."""
+    model = checkpoint.model
+    if architecture is None:
+        try:
+            own = copy.deepcopy(model)
+        except Exception:  # not every model can be copied
+            return
+        again = read(staged, model=own).model
+    else:
+        device = next((tensor.device for tensor in model.parameters()), "cpu")
+        try:
+            again = read(staged, device=device).model
+            check_alike(model, again, checkpoint.transform)
+        except CheckpointError as error:
+            said = str(error).replace(f" of {staged}", "")
+            raise CheckpointError(
+                f"{architecture} builds another model. {said} Pass "
+                "save(folder, architecture=Architecture(library, model, kwargs)) as you built it. "
+                "If you changed the model afterwards, wrap it in a module of your own: then it is "
+                "saved, and load(folder, model=yours) gets it back."
+            ) from error
+    own, other = model.state_dict(), again.state_dict()
+    changed = [name for name, value in own.items() if not _equal(value, other.get(name))]
+    if changed:
+        raise CheckpointError(
+            f"{changed[0]!r} of the model's state would come back as something else: its own way "
+            "of saving and loading (state_dict, load_state_dict) doesn't keep it."
+        )
+
+
+def _equal(one: Any, two: Any) -> bool:
+    if not isinstance(one, Tensor):
+        return one == two
+    if not isinstance(two, Tensor) or one.dtype != two.dtype or one.shape != two.shape:
+        return False
+    if one.layout != torch.strided:
+        one, two = one.to_dense(), two.to_dense()
+    return torch.allclose(one, two.to(one.device), rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def described(spec: Output, model: nn.Module) -> dict[str, Any]:

@@ -1,41 +1,155 @@
-"""Whether a model can be built again from what is known about it."""
+"""How a model can be built again: the arguments that timm's and torchvision's were made with.
+
+Neither library notes them on its models. They are searched: candidates are built on the meta
+device, without memory for weights, and the one that is made of the same parts is it.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
 from feedback_adapter.checkpoint.architecture import Architecture
+from feedback_adapter.checkpoint.outline import apart, facts_of, outline_of
 from feedback_adapter.errors import CheckpointError
 
-__all__ = ["check_same", "of_timm"]
+__all__ = ["recover", "stem_channels"]
+
+_CLASSES = {
+    "act_layer": "silu mish relu relu6 leaky_relu elu prelu celu selu gelu gelu_tanh quick_gelu "
+    "sigmoid tanh hard_sigmoid hard_swish hard_mish identity",
+    "norm_layer": "batchnorm2d frozenbatchnorm2d groupnorm groupnorm1 layernorm layernorm2d "
+    "rmsnorm rmsnorm2d simplenorm evonormb0 evonorms0 frn",
+    "aa_layer": "avg blur",
+}
+"""Arguments of timm that name a class; tried where a class of that name is in the model."""
+_VALUES: dict[str, tuple[Any, ...]] = {
+    "global_pool": ("avg", "max", "avgmax", "catavgmax", "fast", "token", "map"),
+    "output_stride": (8, 16),
+    "pos_embed": ("none", "learn"),
+    "stem_type": ("", "deep", "deep_tiered", "patch"),
+    "stem_width": (32, 24),
+    "pad_type": ("", "same"),
+    "mlp_ratio": (1, 2, 3, 4, 6),
+    "init_values": (1e-5, None),
+    "attn_type": ("standard", "rope"),
+}
+"""Arguments that leave no attribute of their name, with what they usually are."""
+_NEVER = frozenset(["self", "device", "dtype", "kwargs", "weight_init", "fix_init"])
+_MOST = 250
+"""So many candidates are built at most."""
 
 
-def of_timm(model: nn.Module) -> Architecture | None:
-    """timm's own note on how a model was made, if it is one of timm's."""
+def recover(model: nn.Module, labels: int) -> Architecture | None:
+    """How to build a model that timm or torchvision has made.
+
+    Args:
+        model: Any model.
+        labels: The number of labels of its output.
+
+    Returns:
+        What builds the model that is most like it; `None` for other models.
+    """
     note = getattr(model, "pretrained_cfg", None)
     name = note.get("architecture") if isinstance(note, dict) else None
-    if name is None:
+    if isinstance(name, str):
+        search = _Search(model, "timm", labels)
+        return search.best([name])
+    if not type(model).__module__.startswith("torchvision.models."):
         return None
-    kwargs: dict[str, Any] = {"num_classes": model.num_classes}
-    first = next((p for p in model.parameters() if p.ndim == 4), None)
-    if first is not None and first.shape[1] not in (1, 3):
-        kwargs["in_chans"] = first.shape[1]
-    return Architecture("timm", name, kwargs)
+    from torchvision.models import get_model_builder, list_models
+
+    module = type(model).__module__
+    names = [name for name in list_models() if get_model_builder(name).__module__ == module]
+    return _Search(model, "torchvision", labels).best(names)
 
 
-def check_same(architecture: Architecture, model: nn.Module) -> None:
-    """Check that an architecture builds a model of these parameters.
+class _Search:
+    """Looks for the arguments that a model was made with.
 
-    Raises:
-        CheckpointError: It doesn't.
+    Args:
+        model: The model.
+        library: Which library has made it.
+        labels: The number of labels of its output.
     """
-    built = {n: tuple(t.shape) for n, t in architecture.build().state_dict().items()}
-    own = {n: tuple(t.shape) for n, t in model.state_dict().items()}
-    if built != own:
-        apart = sorted(n for n in built.keys() | own.keys() if built.get(n) != own.get(n))
-        raise CheckpointError(
-            f"{architecture} builds another model (first difference: {apart[0]!r}). Pass "
-            "save(folder, architecture=Architecture(library, model, kwargs)) as you built it."
-        )
+
+    def __init__(self, model: nn.Module, library: str, labels: int) -> None:
+        self.model, self.library, self.left = model, library, _MOST
+        self.facts = facts_of(model)
+        tensors = [*model.parameters(), *model.buffers()]
+        self.size = sum(tensor.numel() for tensor in tensors), len(tensors)
+        count = getattr(model, "num_classes", None)
+        self.classes = list(dict.fromkeys([count, labels] if isinstance(count, int) else [labels]))
+
+    def best(self, names: list[str]) -> Architecture | None:
+        """The model of one of these names, and its arguments, that are most alike."""
+        starts = [(name, {"num_classes": n}) for name in names for n in self.classes]
+        tried = [(self.differ(name, kwargs), name, kwargs) for name, kwargs in starts]
+        tried = [start for start in tried if start[0] is not None]
+        if not tried:
+            return Architecture(self.library, names[0], starts[0][1]) if names else None
+        differ, name, kwargs = min(tried, key=lambda start: start[0] or 0)
+        better = True
+        while better:
+            better = False
+            for key, value in self.candidates():
+                if not differ or self.left <= 0:
+                    break
+                trial = {**kwargs, key: value}
+                found = self.differ(name, trial) if kwargs.get(key, ...) != value else None
+                if found is not None and found < differ:
+                    differ, kwargs, better = found, trial, True
+        return Architecture(self.library, name, kwargs)
+
+    def differ(self, name: str, kwargs: Mapping[str, Any]) -> int | None:
+        """In how many facts a candidate differs from the model; `None` if there's no such."""
+        self.left -= 1
+        try:
+            built = outline_of(Architecture(self.library, name, kwargs).build, *self.size)
+        except CheckpointError:
+            return None
+        return len(apart(self.facts, facts_of(built)))
+
+    def candidates(self) -> Iterator[tuple[str, Any]]:
+        """Arguments that the model may have been made with, by name."""
+        classes = " ".join(str(v) for k, v in self.facts.items() if k.endswith(":")).lower()
+        seen: dict[str, list[Any]] = {}
+        for key, value in self.facts.items():
+            said = seen.setdefault(key.rpartition(":")[2], [])
+            if value not in said:
+                said.append(value)
+        for key, parameter in self.parameters().items():
+            values = [v for v in seen.get(key, [])[:4] if isinstance(v, bool | int | float | tuple)]
+            if key in _CLASSES:
+                words = _CLASSES[key].split()
+                values += [w for w in words if w.replace("_", "").rstrip("12d") in classes]
+            elif isinstance(parameter.default, bool):
+                values += [not parameter.default]
+            values += _VALUES.get(key, ())
+            if key == "in_chans":
+                values = [stem_channels(self.model)]
+            elif key == "reg_tokens":
+                values += seen.get("num_reg_tokens", [])
+            elif key == "depth" and hasattr(self.model, "blocks"):
+                values += [len(self.model.blocks)]  # pyright: ignore[reportArgumentType]
+            yield from ((key, value) for value in values)
+
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """What the model's class and its bases take, by name."""
+        found: dict[str, inspect.Parameter] = {}
+        for kind in type(self.model).__mro__:
+            if kind is nn.Module:
+                break
+            for key, parameter in inspect.signature(kind.__init__).parameters.items():
+                if key not in _NEVER and key != "num_classes":
+                    found.setdefault(key, parameter)
+        return found
+
+
+def stem_channels(model: nn.Module) -> int:
+    """How many channels a model's images have, by its first convolution; 3 if there's none."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    return first.in_channels if first is not None else 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from feedback_adapter.checkpoint.schema import only_data
 from feedback_adapter.errors import CheckpointError
 
-__all__ = ["fill", "state_of"]
+__all__ = ["check_shapes", "fill", "state_of"]
 
 _SPARSE = {
     str(layout).removeprefix("torch."): layout
@@ -105,6 +105,21 @@ def fill(
         raise
     except Exception as error:  # a model's own loading may fail in any way
         raise CheckpointError(f"The weights of {folder} don't fit the model: {error}") from error
+
+
+def check_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:
+    """Check that tensors of these shapes fit a model, which may be on the meta device.
+
+    Raises:
+        CheckpointError: One has another shape there.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        found = tuple(shapes.get(name, tensor.shape))
+        if found != tuple(tensor.shape) and not nn.parameter.is_lazy(tensor):
+            raise CheckpointError(
+                f"The weights of {folder} don't fit the model: {name!r} is {found} there, and "
+                f"{tuple(tensor.shape)} in the model."
+            )
 
 
 def _is_tensor(value: object) -> bool:

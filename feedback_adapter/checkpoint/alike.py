@@ -1,0 +1,111 @@
+"""Whether a model that was built again is the one that was saved."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from feedback_adapter.checkpoint.outline import apart, facts_of
+from feedback_adapter.checkpoint.rebuild import stem_channels
+from feedback_adapter.errors import CheckpointError
+from feedback_adapter.sites import frozen
+from feedback_adapter.sites.nested import named_tensors
+from feedback_adapter.transform import Transform
+
+__all__ = ["check_alike"]
+
+_ROUNDING = 1e-6
+"""How far outputs in float64 may be apart, as a share of the largest."""
+
+
+def check_alike(model: nn.Module, again: nn.Module, transform: Transform | None) -> None:
+    """Check that two models return the same for random images, of two sizes where they can.
+
+    Args:
+        model: The model.
+        again: The model that was built again, with the same weights.
+        transform: How photos become its input; says the size of images, if known.
+
+    Raises:
+        CheckpointError: They don't; or they can't be compared, and are made of other parts.
+    """
+    compared = 0
+    for images in _images(model, transform):
+        one, two = _run(model, images), _run(again, images)
+        size = "x".join(map(str, images.shape[2:]))
+        if (one is None) != (two is None):
+            takes = "doesn't take" if two is None else "takes"
+            raise CheckpointError(f"The model that is built {takes} images of {size}.")
+        if one is not None and two is not None:
+            compared += 1
+            if not _same(one, two) and not _same_in_double(model, again, images):
+                different = apart(facts_of(model), facts_of(again))
+                raise CheckpointError(
+                    f"The model that is built returns something else for images of {size} "
+                    f"(first difference: {different[0] if different else 'unknown'})."
+                )
+        if compared == 2:
+            return
+    different = apart(facts_of(model), facts_of(again))
+    if not compared and different:
+        raise CheckpointError(
+            "The model that is built can't be compared, since neither takes images of the usual "
+            f"sizes; it is made of other parts (first difference: {different[0]})."
+        )
+
+
+def _images(model: nn.Module, transform: Transform | None) -> Iterator[Tensor]:
+    """One random image of each size that the model may take, the likeliest first."""
+    usual = getattr(model, "pretrained_cfg", None)
+    sizes: list[tuple[int, int]] = [transform.size] if transform is not None else []
+    for module in model.modules():
+        own = getattr(module, "img_size", None) or getattr(module, "image_size", None)
+        own = (own, own) if isinstance(own, int) else own
+        if isinstance(own, tuple | list) and len(own) == 2 and all(type(n) is int for n in own):
+            sizes.append((own[0], own[1]))
+    if isinstance(usual, dict) and usual.get("input_size"):
+        sizes.append(tuple(usual["input_size"][1:]))
+    sizes += [(96, 64), (224, 224), (64, 64), (32, 32), (299, 299)]
+    tensor = next(
+        (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), None
+    )
+    like = torch.empty(0) if tensor is None else tensor
+    generator = torch.Generator().manual_seed(0)
+    for size in dict.fromkeys(sizes):
+        yield torch.randn(1, stem_channels(model), *size, generator=generator).to(like)
+
+
+def _run(model: nn.Module, images: Tensor) -> dict[str, Tensor] | None:
+    """What a model returns, by selector; `None` if it doesn't take such images."""
+    try:
+        with frozen(model), torch.no_grad():
+            return {name: tensor.clone() for name, tensor in named_tensors(model(images.clone()))}
+    except Exception:  # a model may refuse a size in any way
+        return None
+
+
+def _same(one: dict[str, Tensor], two: dict[str, Tensor], share: float = 0.0) -> bool:
+    """Whether two results are the same, up to a share of the largest number."""
+    if one.keys() != two.keys():
+        return False
+    for name, tensor in one.items():
+        other = two[name]
+        if tensor.shape != other.shape or tensor.dtype != other.dtype:
+            return False
+        bound = share * float(tensor.abs().max()) if share and tensor.numel() else 0.0
+        if not torch.allclose(tensor, other, rtol=0.0, atol=bound, equal_nan=True):
+            return False
+    return True
+
+
+def _same_in_double(model: nn.Module, again: nn.Module, images: Tensor) -> bool:
+    """Another memory layout may round differently: in float64 that is next to nothing."""
+    try:
+        one, two = copy.deepcopy(model).double(), copy.deepcopy(again).double()
+    except Exception:  # not every model can be copied
+        return False
+    first, second = _run(one, images.double()), _run(two, images.double())
+    return first is not None and second is not None and _same(first, second, _ROUNDING)

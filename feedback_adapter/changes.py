@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-__all__ = ["Change", "Doubt", "MapChange", "changes_between", "table_of"]
+__all__ = ["Change", "Doubt", "MapChange", "changes_between", "moved_right", "table_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,31 +105,54 @@ def changes_between(
     ]
 
 
-def table_of(changes: Sequence[Change], title: str, *, several: bool) -> Table:
+def moved_right(change: Change, truth: Mapping[str, bool]) -> bool | None:
+    """Whether a prediction moved towards the truth; `None` where that isn't known or it is told.
+
+    Args:
+        change: The prediction.
+        truth: What is true of the image: `{label: whether it holds}`.
+    """
+    if change.known or change.label not in truth:
+        return None
+    return (change.after > change.before) == truth[change.label]
+
+
+def table_of(
+    changes: Sequence[Change],
+    title: str,
+    *,
+    several: bool,
+    truth: Mapping[str, bool] | None = None,
+) -> Table:
     """A table of changes for a rich console, in their order.
 
     Args:
         changes: The rows.
         title: Heading.
         several: Whether the model has several outputs, so that labels need the output's name.
+        truth: Where it is known, to mark moves as right or wrong; see `moved_right`.
     """
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=escape(title), title_justify="left")
-    table.add_column("label")
+    table.add_column("label", overflow="fold")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
     table.add_column("")
+    marks = {True: "right", False: "wrong", None: ""}
     for change in changes:
         moved = change.after - change.before
-        style = "cyan" if change.known else "green" if moved > 0 else "red"
+        right = moved_right(change, truth or {})
+        good = moved > 0 if truth is None else right
+        style = "cyan" if change.known else {True: "green", False: "red", None: ""}[good]
+        said = "known absent" if change.present is False else "known"
         table.add_row(
             escape(f"{change.output}/{change.label}" if several else change.label),
             f"{change.before:6.1%}",
             f"{change.after:6.1%}",
             f"{moved * 100:+.1f}",
-            change.said,
+            said if change.known else marks[right],
             style=style,
         )
     return table

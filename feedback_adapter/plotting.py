@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from feedback_adapter.changes import Change
+from feedback_adapter.changes import Change, moved_right
 from feedback_adapter.errors import OptionsError, did_you_mean
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["check_ending", "draw_bars", "heading", "plot_changes", "save"]
 
-_BEFORE, _AFTER, _KNOWN = "#b8c0cc", "#2f6fb3", "#d9822b"
+_BEFORE, _AFTER, _KNOWN, _RIGHT, _WRONG = "#b8c0cc", "#2f6fb3", "#d9822b", "#3a8f4d", "#c23b3b"
+_MARKS = {True: ("✓", _RIGHT), False: ("✗", _WRONG), None: ("", _AFTER)}
 
 
 def check_ending(path: Path) -> None:
@@ -48,6 +50,7 @@ def plot_changes(
     top: int,
     title: str | None,
     several: bool,
+    truth: Mapping[str, bool] | None = None,
 ) -> Path:
     """Draw a photo and its predictions before and after. See `Refinement.plot`.
 
@@ -58,6 +61,7 @@ def plot_changes(
         top: How many known predictions at most.
         title: Heading; by default what is known.
         several: Whether the model has several outputs, so that labels need the output's name.
+        truth: Where it is known, to mark moves as right or wrong; see `moved_right`.
 
     Raises:
         OptionsError: The picture can't be written there, or in that format.
@@ -82,7 +86,7 @@ def plot_changes(
     if photo is not None:
         axes[0].imshow(photo.permute(1, 2, 0).clamp(0, 1).numpy())
         axes[0].set_axis_off()
-    draw_bars(axes[-1], rows, several=several)
+    draw_bars(axes[-1], rows, several=several, truth=truth)
     figure.suptitle(title or heading(known), fontsize=12)
     figure.tight_layout()
     return save(figure, path)
@@ -104,28 +108,40 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def draw_bars(axis: object, rows: Sequence[Change], *, several: bool) -> None:
-    """Draw a pair of bars for each prediction, before and after."""
-    from matplotlib.axes import Axes
+def draw_bars(
+    axis: Axes,
+    rows: Sequence[Change],
+    *,
+    several: bool,
+    truth: Mapping[str, bool] | None = None,
+) -> None:
+    """Draw a pair of bars for each prediction, before and after; see `plot_changes`."""
     from matplotlib.patches import Patch
 
-    assert isinstance(axis, Axes)
     names = [f"{row.output}/{row.label}" if several else row.label for row in rows]
     for y, row in enumerate(rows):
+        mark, colour = _MARKS[moved_right(row, truth or {})]
+        after = _KNOWN if row.known else colour if truth else _AFTER
         axis.barh(y - 0.19, row.before, 0.36, color=_BEFORE)
-        axis.barh(y + 0.19, row.after, 0.36, color=_KNOWN if row.known else _AFTER)
-        text = f"{row.before:.0%} → {row.after:.0%}"
+        axis.barh(y + 0.19, row.after, 0.36, color=after)
+        mark = "known absent" if row.present is False else mark
+        text = f"{row.before:.0%} → {row.after:.0%} {mark}"
         axis.text(max(row.before, row.after) + 0.015, y, text, va="center", fontsize=9)
     axis.set_yticks(range(len(rows)), names)
     axis.invert_yaxis()
     axis.set_xlim(0, 1.25)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axis.spines[["top", "right"]].set_visible(False)
-    colours = [("before", _BEFORE), ("after", _AFTER), ("after, known", _KNOWN)]
+    colours = [("before", _BEFORE), ("after, known", _KNOWN)]
+    if truth is None:
+        colours.insert(1, ("after", _AFTER))
+    else:
+        colours += [("after, right ✓", _RIGHT), ("after, wrong ✗", _WRONG)]
     handles = [Patch(color=colour, label=label) for label, colour in colours]
     axis.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.08), ncol=3, frameon=False
-    )
+        handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.08), ncol=4, frameon=False,
+        fontsize=9, columnspacing=1, handlelength=1.2,
+    )  # fmt: skip
 
 
 def heading(known: Sequence[Change]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from feedback_adapter.cli.common import check_place, console, print_json
+from feedback_adapter.cli.photos import PHOTOS, Photo
 from feedback_adapter.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,28 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-CHECKPOINT = "caption-words-lite0"
-
-
-@dataclasses.dataclass(frozen=True)
-class Photo:
-    """A photo that ships inside a Python package, and what a person would know of it."""
-
-    package: str
-    file: str
-    known: dict[str, int]
-    who: str
-
-
-PHOTOS = (
-    Photo("skimage", "data/astronaut.png", {"woman": 1}, "The caption names her: a woman"),
-    Photo("skimage", "data/camera.png", {"camera": 1}, "The file is called camera"),
-)
-"""Photos of which at least three quarters of the ten words that move most move the right way;
-`benchmarks/demo_photos.py` says so, and how it goes for the others."""
-
 STRATEGY = "newton"
 """Feedback alone, without statistics of which words go together: what this library is about."""
+
+MOVES, TOLD = 10, 4
+"""How many labels are shown at most: of those that moved, and of those that are told."""
+
+LEAST = 0.005
+"""Smaller moves of a probability aren't worth a line."""
 
 
 def demo(
@@ -48,56 +34,82 @@ def demo(
 ) -> None:
     """See predictions on real photos get better because something is known."""
     import feedback_adapter as fa
+    from feedback_adapter.changes import moved_right, table_of
+    from feedback_adapter.plotting import plot_changes
 
     out.mkdir(parents=True, exist_ok=True)
     check_place(out / "demo.png", "--out")
-    adapter = fa.load(CHECKPOINT)
-    assert adapter.transform is not None, "the zoo's checkpoints say how they see photos"
-    described: list[dict[str, object]] = []
+    described: list[dict[str, Any]] = []
     for photo in PHOTOS:
         path = _find(photo)
-        result = adapter.refine(
-            adapter.transform.open(path), fa.Labels(photo.known), strategy=STRATEGY
-        )
-        picture = result.plot(out / f"{path.stem}.png", title=f"{photo.who}.")
-        sentence = _sentence(photo.known, result)
+        adapter = fa.load(photo.checkpoint)
+        assert adapter.transform is not None, "the zoo's checkpoints say how they see photos"
+        result = adapter.refine(adapter.transform.open(path), photo.evidence(), strategy=STRATEGY)
+        truth = photo.truth(adapter.labels)
+        changes = _shown(result, truth)
+        assert result.images is not None, "they are photos"
+        picture = plot_changes(
+            changes, out / f"{path.stem}.png", photo=result.images[0], top=MOVES,
+            title=f"{photo.told}.", several=False, truth=truth,
+        )  # fmt: skip
+        sentence = _sentence(photo, result, changes, truth)
         if json:
-            entry = result.to_dict(8)
-            described.append(
-                {"photo": path.name, "why": sentence, "picture": str(picture), **entry}
-            )
+            told: dict[str, Any] = {
+                "photo": path.name,
+                "checkpoint": photo.checkpoint,
+                "why": sentence,
+            }
+            moves = [
+                dataclasses.asdict(change) | {"right": moved_right(change, truth)}
+                for change in changes
+            ]
+            described.append(told | {"picture": str(picture), "predictions": moves})
             continue
         console.print()
-        console.print(result.rich_table(8, title=f"{path.name}: {photo.who.lower()}"))
+        console.print(f"{path.name}, {photo.checkpoint}: {photo.told}.", highlight=False)
+        console.print(table_of(changes, "", several=False, truth=truth))
         console.print(sentence, highlight=False)
-        console.print(f"Picture: {picture}", highlight=False)
+        console.print(f"Picture: {picture}", highlight=False, soft_wrap=True)
     if json:
-        print_json({"checkpoint": CHECKPOINT, "photos": described})
+        print_json({"strategy": STRATEGY, "photos": described})
 
 
 def _find(photo: Photo) -> Path:
-    spec = importlib.util.find_spec(photo.package)
-    if spec is None or not spec.submodule_search_locations:
+    if photo.path is None:
         raise DataError(
             "The demo's photos come with scikit-image: pip install 'feedback-adapter[demo]'."
         )
-    return Path(spec.submodule_search_locations[0]) / photo.file
+    return photo.path
 
 
-def _sentence(known: dict[str, int], result: Refinement) -> str:
-    said = _and([label if value else f"no {label}" for label, value in known.items()])
-    moved = [change for change in result.changes(0, 5) if not change.known]
-    up = _and([_move(change) for change in moved if change.after > change.before])
-    down = _and([_move(change) for change in moved if change.after < change.before])
+def _shown(result: Refinement, truth: Mapping[str, bool]) -> list[Change]:
+    """What is told, and of the labels that can be judged those that moved most."""
+    changes = [c for c in result.changes(0, None) if abs(c.after - c.before) >= LEAST]
+    told = sorted((c for c in changes if c.known), key=lambda c: -abs(c.after - c.before))
+    return told[:TOLD] + [c for c in changes if not c.known and c.label in truth][:MOVES]
+
+
+def _sentence(
+    photo: Photo, result: Refinement, changes: Sequence[Change], truth: Mapping[str, bool]
+) -> str:
+    from feedback_adapter.changes import moved_right
+
+    said = [label if value else f"no {label}" for label, value in photo.known.items()]
+    told = _and(said) if photo.coarse is None else f"that it is a {photo.coarse}"
+    moved = [change for change in changes if not change.known]
+    up = _and([_move(change) for change in moved[:5] if change.after > change.before])
+    down = _and([_move(change) for change in moved[:5] if change.after < change.before])
     what = " and ".join(filter(None, (up and f"raised {up}", down and f"lowered {down}")))
+    marks = [moved_right(change, truth) for change in moved]
     return (
-        f"Knowing {said}, the feedback changed the activation at {', '.join(result.pivots)} until "
-        f"the network agreed; that {what}. No weight was touched."
+        f"Knowing {told}, the feedback changed the activation at {', '.join(result.pivots)} until "
+        f"the network agreed; that {what}. No weight was touched. Moves of labels that can be "
+        f"judged: {marks.count(True)} right, {marks.count(False)} wrong."
     )
 
 
 def _move(change: Change) -> str:
-    return f"{change.label} ({change.before:.0%} → {change.after:.0%})"
+    return f"{change.label} ({change.before:.0%} to {change.after:.0%})"
 
 
 def _and(items: Sequence[str]) -> str:

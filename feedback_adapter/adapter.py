@@ -101,12 +101,15 @@ class Adapter:
 
         Args:
             images: As for `refine`.
+
+        Raises:
+            InputError: The images can't be used, or their logits are NaN or infinite.
         """
         inputs = self._inputs(images)
         if isinstance(images, Prepared):
-            return images.unrefined(self.read)
+            return images.unrefined(self.read).checked()
         with frozen(self.model, watch=False), torch.no_grad():
-            return self.read(inputs.run(self.model))
+            return self.read(inputs.run(self.model)).checked()
 
     @torch.inference_mode(False)
     def prepare(

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from feedback_adapter.errors import ModelError
+from feedback_adapter.errors import InputError, ModelError
 from feedback_adapter.names import label_list
 from feedback_adapter.sites.nested import pick
 
@@ -161,6 +161,25 @@ class Outputs(Mapping[str, Tensor]):
     def clone(self) -> Outputs:
         """The same numbers in tensors of their own."""
         return Outputs({name: value.clone() for name, value in self.items()}, self.specs)
+
+    def checked(self) -> Outputs:
+        """The same outputs, if they say something of every image.
+
+        Raises:
+            InputError: In every output, logits of an image are NaN or +inf, or all are -inf.
+        """
+        finite = [
+            value.detach().logsumexp(1).isfinite().unsqueeze(-1).flatten(1).all(1)
+            for name, value in self.items()
+            if self.specs[name].kind != "tokens" and value.is_floating_point()
+        ]
+        said = torch.stack(finite).any(0) if finite else torch.ones(1, dtype=torch.bool)
+        if not bool(said.all()):
+            raise InputError(
+                f"The model's logits of image {int((~said).nonzero()[0])} are NaN or infinite: "
+                "look at the range of the image's values, and at the model's weights."
+            )
+        return self
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.items())

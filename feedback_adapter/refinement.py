@@ -135,7 +135,7 @@ class Refinement:
             steps = torch.full((before.batch,), steps, dtype=torch.long, device=losses.device)
         if isinstance(status, str):
             status = (status,) * before.batch
-        known = evidence.known(before)
+        known = evidence.known(before.checked())
         if evidence.silence is not None:
             said = losses[0] != 0  # of the image, if only that it agrees
             for mask in known.values():

@@ -50,7 +50,8 @@ class Inputs:
         """Read what a user passed: a tensor, a tuple of arguments, or a dict of keywords.
 
         Raises:
-            InputError: No tensor in it, no batch dimension, or NaN or inf in an image.
+            InputError: No tensor in it, no batch dimension, NaN or inf in an image, or a tensor
+                that isn't an ordinary one.
         """
         if isinstance(images, cls):
             inputs = images
@@ -63,17 +64,20 @@ class Inputs:
         if not any(True for _ in named_tensors((inputs.args, inputs.kwargs))):
             raise InputError(
                 f"images is a {type(images).__name__}: pass a tensor (batch, channels, height, "
-                "width), a tuple of the model's arguments or a dict of its keyword arguments."
+                "width), a tuple of the model's arguments or a dict of its keyword arguments. "
+                "adapter.transform.open(...) makes one of photos."
             )
         if inputs.images.ndim == 0:
             raise InputError(
                 "images has no batch dimension: pass (batch, channels, height, width)."
             )
+        _check_ordinary(inputs.images)
         if inputs.images.is_inference():  # made under inference_mode: autograd refuses it
             inputs = inputs.copy()
         if inputs.images.is_floating_point() and not inputs.images.is_meta:
-            finite = inputs.images.isfinite().flatten(1).all(1) if inputs.images.ndim > 1 else None
-            if finite is not None and not bool(finite.all()):
+            finite = inputs.images.isfinite()
+            finite = finite.flatten(1).all(1) if finite.ndim > 1 else finite
+            if not bool(finite.all()):
                 bad = (~finite).nonzero().flatten().tolist()
                 raise InputError(f"NaN or inf in image {bad[0]} (of {len(bad)} such images).")
         return inputs
@@ -155,3 +159,18 @@ def named_errors(model: nn.Module, inputs: Inputs, follows: str | None = None) -
                 "that takes the tuple, list or dict itself as its one argument gets (images,)."
             )
         raise InputError(f"{type(model).__name__} raised {said} on {what}. {hint}") from error
+
+
+def _check_ordinary(images: Tensor) -> None:
+    """Refuse images that aren't numbers in a row, which autograd needs."""
+    if images.is_nested or images.layout != torch.strided:
+        what = "nested" if images.is_nested else str(images.layout).removeprefix("torch.")
+        raise InputError(
+            f"The images are {what}: pass an ordinary tensor, such as images.to_dense() or one "
+            "padded to one size. Other arguments of the model may be of any kind."
+        )
+    if images.is_quantized or (images.is_floating_point() and images.dtype.itemsize == 1):
+        raise InputError(
+            f"The images are {images.dtype}, which nothing can be refined with: pass whole "
+            "numbers, or floating-point numbers of 16 bits or more."
+        )

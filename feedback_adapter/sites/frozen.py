@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from feedback_adapter.errors import ModelError
 from feedback_adapter.sites.intercept import installed, surely
+from feedback_adapter.sites.nested import named_tensors
 from feedback_adapter.sites.torch_patches import Change, shortcuts_off, watching
 
 __all__ = ["frozen"]
@@ -86,8 +87,10 @@ class _Held:
 
 
 def _assign(owner: Any, name: str, value: Any) -> None:
-    """Set an attribute; evaluation mode by the module's own `train`, where it has one."""
-    if name == "training" and type(owner).train is not nn.Module.train:
+    """Set an attribute; the mode by the module's own `eval` or `train`, where it has one."""
+    if name == "training" and not value and type(owner).eval is not nn.Module.eval:
+        owner.eval()
+    elif name == "training" and type(owner).train is not nn.Module.train:
         owner.train(value)
     else:
         setattr(owner, name, value)
@@ -95,9 +98,10 @@ def _assign(owner: Any, name: str, value: Any) -> None:
 
 def _set(holder: object, changes: list[Change], model: nn.Module) -> None:
     with _lock:
-        if id(model) not in _states:
-            _states[id(model)] = _State(model)
-        _states[id(model)].holders.add(holder)
+        for module in model.modules():
+            if id(module) not in _states:
+                _states[id(module)] = _State(module)
+            _states[id(module)].holders.add(holder)
         for owner, name, _ in changes:  # all of them before any is changed
             key = id(owner), name
             if key not in _held:
@@ -110,37 +114,75 @@ def _set(holder: object, changes: list[Change], model: nn.Module) -> None:
 
 def _restore(holder: object) -> None:
     """Put back what nobody else holds; it can be called again where it was interrupted."""
+    errors: list[Exception] = []
     with _lock:
         for held in cast("tuple[dict[Any, Any], ...]", (_held, _states)):
             for key, what in list(held.items()):
                 if what.holders <= {holder}:
-                    what.put_back()
+                    try:
+                        what.put_back()
+                    except Exception as error:  # in a model's own `train`: the rest goes on
+                        errors.append(error)
                     del held[key]
                 else:
                     what.holders.discard(holder)
+    if errors:
+        raise errors[0]
 
 
 class _State:
-    """The buffers of a model, some of which its forward pass may write to."""
+    """What a module's forward pass may write to: its attributes and its buffers.
 
-    def __init__(self, model: nn.Module) -> None:
+    Of attributes that are lists, dictionaries or sets the members are put back, too; torch's own
+    ones, such as the hooks, stay as the user's code leaves them.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
         self.holders: set[object] = set()
-        self.buffers = [
-            (module._buffers, name, buffer, buffer._version, buffer.detach().clone())  # pyright: ignore[reportPrivateUsage]
-            for module in model.modules()
-            for name, buffer in module._buffers.items()  # pyright: ignore[reportPrivateUsage]
-            if buffer is not None
+        buffers: Any = module._buffers  # pyright: ignore[reportPrivateUsage]
+        names = [
+            vars(module),
+            *([buffers] if isinstance(buffers, dict) else []),
+        ]  # not TorchScript's
+        self.names = [(here, dict(here)) for here in names]
+        own = {n: v for n, v in vars(module).items() if not n.startswith("_")}
+        self.members = [(v, v.copy()) for v in own.values() if type(v) in (list, dict, set)]
+        tensors = [t for _, t in named_tensors(own) if not isinstance(t, nn.Parameter)]
+        tensors += [buffer for buffer in buffers.values() if buffer is not None]
+        self.tensors = [
+            (t, t._version, t.detach().clone()) for t in tensors if not t.is_inference()
         ]
 
     @torch.no_grad()
     def put_back(self) -> None:
-        for buffers, name, buffer, version, value in self.buffers:
-            if buffers.get(name) is not buffer:
-                buffers[name] = buffer
-            if buffer._version != version:
-                if buffer.shape != value.shape:
-                    buffer.resize_(value.shape)
-                buffer.copy_(value)
+        for here, before in self.names:
+            for name in here.keys() - before.keys():
+                del here[name]
+            for name, value in before.items():
+                if name != "training" and (name not in here or here[name] is not value):
+                    here[name] = value
+        for container, members in self.members:
+            _refill(container, members)
+        for tensor, version, value in self.tensors:
+            if tensor._version != version:
+                if tensor.shape != value.shape:
+                    tensor.resize_(value.shape)
+                tensor.copy_(value)
+
+
+def _refill(container: Any, members: Any) -> None:
+    """Give a list, dictionary or set back the members that it had."""
+    same = len(container) == len(members)
+    if isinstance(container, list):
+        if not same or any(a is not b for a, b in zip(container, members, strict=True)):
+            container[:] = members
+    elif isinstance(container, dict):
+        if not same or any(k not in container or container[k] is not v for k, v in members.items()):
+            container.clear()
+            container.update(members)
+    elif container != members:
+        container.clear()
+        container.update(members)
 
 
 def _give_back_in_child() -> None:

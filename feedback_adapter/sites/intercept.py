@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+import torch
 from torch import nn
 
 __all__ = ["Handler", "installed", "intercept", "plain_call", "surely"]
@@ -29,7 +30,7 @@ _original: Callable[..., Any] = nn.Module.__call__  # taken once, so that it is 
 
 def _dispatch(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     handler = getattr(_local, "handler", None)
-    if handler is None:
+    if handler is None or torch.compiler.is_compiling():  # as torch.cond does with its branches
         return _original(module, *args, **kwargs)
     return handler(module, args, kwargs)
 

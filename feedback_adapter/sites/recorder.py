@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from feedback_adapter.sites.inputs import Inputs, named_errors
 from feedback_adapter.sites.intercept import intercept, plain_call
 from feedback_adapter.sites.nested import map_tensors, named_tensors, replace_tensor
-from feedback_adapter.sites.recording import Call, Recording
+from feedback_adapter.sites.recording import Call, Recording, passing
 from feedback_adapter.sites.replay import Replay
 from feedback_adapter.sites.saved import SavedTensor
 from feedback_adapter.sites.site import INPUT, Site
@@ -77,6 +78,13 @@ class _Recorder(TorchDispatchMode):
             model runs on copies.
     """
 
+    supports_higher_order_operators = True
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Let `torch.cond` and `flex_attention` compile what they call, as they always do."""
+        return True
+
     def __init__(
         self,
         model: nn.Module,
@@ -128,7 +136,7 @@ class _Recorder(TorchDispatchMode):
     def _call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         index = self._counts[id(module)]
         self._counts[id(module)] += 1
-        path = self._paths.get(id(module), f"<{type(module).__name__}>")
+        path = self._paths.get(id(module), passing(module))
         call = Call(module, path, index, self._stack[-1])
         self._stack[-1].children.append(call)
         self._stack.append(call)
@@ -225,6 +233,10 @@ class _Recorder(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):  # such as torch.cond, flex_attention
+            for _, tensor in named_tensors((args, kwargs)):
+                self._touch(tensor)
+            return func(*args, **kwargs)
         schema = func._schema
         if self._by_id or schema.is_mutable:
             for position, value in enumerate((*args, *kwargs.values())):

@@ -193,11 +193,14 @@ def _record(
         if site not in saved:
             raise SiteError(_no_such_site(site, recording.calls))
     for site, activation in saved.items():
-        if not activation.value().is_floating_point():
+        value = activation.value()
+        if not value.is_floating_point() or value.layout is not torch.strided or value.is_nested:
+            kind = "nested" if value.is_nested else value.layout
             raise SiteError(
-                f"{site.name!r} is {activation.value().dtype}: a pivot must be floating point."
+                f"{site.name!r} is {value.dtype}, {kind}: a pivot must be floating point and dense."
+                " Choose one of `adapter.sites(images)`."
             )
-        shape = tuple(activation.value().shape)
+        shape = tuple(value.shape)
         if shape[:1] != (inputs.batch,):
             raise SiteError(
                 f"{site.name!r} is {shape} for {inputs.batch} images: the first dimension of a "
@@ -225,6 +228,8 @@ def _same(value: Any, recorded: Any) -> bool:
 def _no_such_site(site: Site, calls: Sequence[Call]) -> str:
     module, index, selector = site.key
     here = [call for call in calls if call.path == module]
+    if not any(call.path for call in calls):
+        return "The model calls no modules that can be watched, as in TorchScript. Use 'input'."
     if not here:
         return f"There is no site {module!r}. {did_you_mean(module, {c.path for c in calls})}"
     if all(call.index != index for call in here):

@@ -185,7 +185,8 @@ def test_hooks_before_the_pivot_do_not_run_again(net, images):
     calls = []
     net.stem.register_forward_hook(lambda m, x, y: calls.append(1))
     refine(net, images, "body", steps=5, patience=None)
-    assert len(calls) <= 2  # the recorded pass, and one more where images left the batch
+    # the recorded pass, two that look at the rows, and one more where images left the batch
+    assert len(calls) <= 4
 
 
 # ---- compiled models ----

@@ -136,8 +136,7 @@ class Adapter:
             SiteError: An unknown pivot.
         """
         inputs = self._inputs(images)
-        with frozen(self.model):
-            sites = self._pivots(inputs, pivots) if inputs.batch else ()
+        sites = self._pivots(inputs, pivots) if inputs.batch else ()
         return prepare(self.model, inputs, sites)
 
     @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
@@ -193,12 +192,12 @@ class Adapter:
             return self._empty(inputs, bound)
         names, sites = ", ".join(spec.name for spec, _, _ in runs), ()
         try:
+            prepared = images if isinstance(images, Prepared) else None
+            if prepared is not None and pivots is None:
+                sites = prepared.pivots
+            else:
+                sites = self._pivots(inputs, pivots)
             with frozen(self.model):
-                prepared = images if isinstance(images, Prepared) else None
-                if prepared is not None and pivots is None:
-                    sites = prepared.pivots
-                else:
-                    sites = self._pivots(inputs, pivots)
                 recorded = None if prepared is None else prepared.from_pivots(sites)
                 problem = Problem(
                     self.model, inputs, bound, sites, self.read, self.priors, recorded
@@ -370,7 +369,9 @@ class Adapter:
         unseen = set(sites) - self._by_image
         if inputs.batch < 2 or not unseen:
             return
-        for site in not_by_image(self.model, inputs, unseen):
+        with frozen(self.model):
+            others = not_by_image(self.model, inputs, unseen)
+        for site in others:
             raise SiteError(
                 f"{site.name!r} has as many rows as there are images, but its first dimension "
                 "isn't the images: other rows than the first change when the first image does. "
@@ -381,7 +382,8 @@ class Adapter:
     def _automatic(self, inputs: Inputs) -> tuple[Site, ...]:
         shape = (inputs.batch > 1, *inputs.images.shape[1:])
         if shape not in self._auto:
-            site = on_two(inputs, lambda some: middle(self.model, some, self.read))
+            with frozen(self.model):
+                site = on_two(inputs, lambda some: middle(self.model, some, self.read))
             self._auto[shape] = (site.name,)
         return tuple(Site.of(name) for name in self._auto[shape])
 

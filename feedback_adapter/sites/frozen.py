@@ -15,12 +15,12 @@ from collections.abc import Generator
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from feedback_adapter.errors import ModelError
 from feedback_adapter.sites.intercept import installed, surely
-from feedback_adapter.sites.nested import named_tensors
+from feedback_adapter.sites.nested import is_dense, named_tensors
 from feedback_adapter.sites.torch_patches import Change, shortcuts_off, watching
 
 __all__ = ["frozen"]
@@ -115,7 +115,7 @@ def _set(holder: object, changes: list[Change], model: nn.Module) -> None:
 def _restore(holder: object) -> None:
     """Put back what nobody else holds; it can be called again where it was interrupted."""
     errors: list[Exception] = []
-    with _lock:
+    with _lock, torch.no_grad():
         for held in cast("tuple[dict[Any, Any], ...]", (_held, _states)):
             for key, what in list(held.items()):
                 if what.holders <= {holder}:
@@ -145,17 +145,24 @@ class _State:
             *([buffers] if isinstance(buffers, dict) else []),
         ]  # not TorchScript's
         self.names = [(here, dict(here)) for here in names]
-        own = {n: v for n, v in vars(module).items() if not n.startswith("_")}
-        self.members = [(v, v.copy()) for v in own.values() if type(v) in (list, dict, set)]
+        own = {
+            name: value
+            for name, value in vars(module).items()
+            if name[0] != "_" and (type(value) in _CONTAINERS or isinstance(value, Tensor))
+        }
+        self.members = [(v, v.copy()) for v in own.values() if type(v) in _CONTAINERS]
         tensors = [t for _, t in named_tensors(own) if not isinstance(t, nn.Parameter)]
         tensors += [buffer for buffer in buffers.values() if buffer is not None]
         self.tensors = [
             (t, t._version, t.detach().clone()) for t in tensors if not t.is_inference()
         ]
+        # fused operations write without a new version; torch's own layers don't, as they are held
+        self.fused = type(module) not in _WRITE_NOTHING
 
-    @torch.no_grad()
     def put_back(self) -> None:
         for here, before in self.names:
+            if [*map(id, here.values())] == [*map(id, before.values())]:
+                continue
             for name in here.keys() - before.keys():
                 del here[name]
             for name, value in before.items():
@@ -164,10 +171,22 @@ class _State:
         for container, members in self.members:
             _refill(container, members)
         for tensor, version, value in self.tensors:
-            if tensor._version != version:
+            if tensor._version != version or (self.fused and not _equal(tensor, value)):
                 if tensor.shape != value.shape:
                     tensor.resize_(value.shape)
                 tensor.copy_(value)
+
+
+_CONTAINERS = (list, dict, set)
+_WRITE_NOTHING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def _equal(tensor: Tensor, value: Tensor) -> bool:
+    """Whether two tensors have the same shape and bits, NaN included."""
+    if not is_dense(tensor) or torch.equal(tensor, value):
+        return True
+    same = tensor.shape == value.shape
+    return same and bool(((tensor == value) | ((tensor != tensor) & (value != value))).all())
 
 
 def _refill(container: Any, members: Any) -> None:
@@ -191,7 +210,8 @@ def _give_back_in_child() -> None:
     _lock = threading.Lock()
     for held in (_held, _states):
         for what in list(held.values()):
-            what.put_back()
+            with torch.no_grad():
+                what.put_back()
         held.clear()
 
 

@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from feedback_adapter.errors import ModelError
 
-__all__ = ["map_tensors", "named_tensors", "pick", "replace_tensor"]
+__all__ = ["is_dense", "map_tensors", "named_tensors", "pick", "replace_tensor"]
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
@@ -22,6 +23,11 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(index), item) for index, item in enumerate(sequence))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield from ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and a value at each place: it is neither sparse nor nested."""
+    return tensor.layout is torch.strided and not tensor.is_nested
 
 
 def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from feedback_adapter.sites.inputs import Inputs, named_errors
 from feedback_adapter.sites.intercept import intercept, plain_call
-from feedback_adapter.sites.nested import map_tensors, named_tensors, replace_tensor
+from feedback_adapter.sites.nested import is_dense, map_tensors, named_tensors, replace_tensor
 from feedback_adapter.sites.recording import Call, Recording, passing
 from feedback_adapter.sites.replay import Replay
 from feedback_adapter.sites.saved import SavedTensor
@@ -165,7 +165,8 @@ class _Recorder(TorchDispatchMode):
     def _finish(self, call: Call, value: Any) -> None:
         call.end, call.macs = len(self._calls), self._macs
         self._calls.append(call)
-        call.tensors = [(name, tuple(t.shape), t.dtype) for name, t in named_tensors(value)]
+        dense = [(n, t) for n, t in named_tensors(value) if is_dense(t)]
+        call.tensors = [(name, tuple(tensor.shape), tensor.dtype) for name, tensor in dense]
         for site in self._pivots:
             if (site.module, site.call) == (call.path, call.index):
                 self._pivot(call, site, value)

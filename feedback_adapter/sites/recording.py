@@ -33,7 +33,7 @@ class Call:
         children: The calls that happened in it, in order.
         end: How many calls had finished before it did; -1 while it runs.
         macs: Multiply-accumulates of the whole pass up to its end.
-        tensors: Selector, shape and type of each tensor that it returned.
+        tensors: Selector, shape and type of each dense tensor that it returned.
         value: What it returned, with a `SavedTensor` in place of each tensor, while a
             replay may need it.
         read_inside: Outputs of its own calls that its own code read.

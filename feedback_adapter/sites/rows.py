@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.intercept import intercept, plain_call
-from feedback_adapter.sites.nested import named_tensors
+from feedback_adapter.sites.nested import is_dense, named_tensors
 from feedback_adapter.sites.recorder import paths_of
 from feedback_adapter.sites.site import Site
 
@@ -87,7 +87,7 @@ def _sums(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> dict[Sit
         value = plain_call(module, args, kwargs, watch)
         for name, tensor in named_tensors(value):
             site = Site(paths.get(id(module), ""), index, name)
-            if site in sites and tensor.shape[:1] == (batch,) and tensor.layout is torch.strided:
+            if site in sites and is_dense(tensor) and tensor.shape[:1] == (batch,):
                 found[site] = _sums_of(tensor, batch)
         return value
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from feedback_adapter.errors import SiteError, did_you_mean
 from feedback_adapter.sites.inputs import Inputs, named_errors
 from feedback_adapter.sites.intercept import intercept
-from feedback_adapter.sites.nested import named_tensors
+from feedback_adapter.sites.nested import is_dense, named_tensors
 from feedback_adapter.sites.recorder import record
 from feedback_adapter.sites.recording import Call, Recording
 from feedback_adapter.sites.replay import Edit, Replay
@@ -194,7 +194,7 @@ def _record(
             raise SiteError(_no_such_site(site, recording.calls))
     for site, activation in saved.items():
         value = activation.value()
-        if not value.is_floating_point() or value.layout is not torch.strided or value.is_nested:
+        if not value.is_floating_point() or not is_dense(value):
             kind = "nested" if value.is_nested else value.layout
             raise SiteError(
                 f"{site.name!r} is {value.dtype}, {kind}: a pivot must be floating point and dense."

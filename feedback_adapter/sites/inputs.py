@@ -136,7 +136,8 @@ def named_errors(model: nn.Module, inputs: Inputs, follows: str | None = None) -
         follows: The pivot's name, where only what follows it runs again.
 
     Raises:
-        InputError: The model raised; memory that runs out stays the error that it is.
+        InputError: The model raised Python's or PyTorch's error. Memory that runs out stays the
+            error that it is, and so do kinds of errors that are defined elsewhere.
         SiteError: It raised only now that it runs again from a pivot on.
     """
     try:
@@ -144,6 +145,8 @@ def named_errors(model: nn.Module, inputs: Inputs, follows: str | None = None) -
     except (FeedbackAdapterError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("builtins", "torch"):
+            raise  # the user's own kind of error, which the user's code may wait for
         said = f"{type(error).__name__} ({str(error).strip()[:300]})"
         if follows is not None:
             raise SiteError(

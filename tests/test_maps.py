@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 import feedback_adapter as fa
 from feedback_adapter.errors import ModelError
 from feedback_adapter.maps import run_lengths
-from feedback_adapter.testing import LABELS, tiny_adapter, tiny_images, untouched
+from feedback_adapter.plugins import strategy as strategy_called
+from feedback_adapter.testing import (
+    LABELS,
+    check_strategy,
+    tiny_adapter,
+    tiny_images,
+    untouched,
+)
 
 TOLD = fa.Pixels(clicks=[[(1, 2, "dog"), (6, 6, "cat")], [(3, 3, "dog")], None, [(0, 0, "ball")]])
 
@@ -64,6 +71,49 @@ def test_known_pixels_move_the_others(strategy):
     rows = torch.tensor([3])
     alone = adapter.refine(images[rows], TOLD.take(rows), strategy=strategy, pivots="block")
     assert torch.allclose(alone.after[0], result.after[3], atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+@pytest.mark.parametrize("name", ["residual", "newton", "layerwise", "clamp"])
+def test_strategies_keep_their_promises_on_maps(name, pixels):
+    def some(batch):
+        clicks = [[(i % 8, 3, "dog"), (5, i % 8, "snow", 0)] for i in range(batch)]
+        return fa.Pixels(clicks=[None if i % 3 == 2 else clicks[i] for i in range(batch)])
+
+    evidence = some if pixels else None  # by default labels, which are somewhere or nowhere
+    check_strategy(strategy_called(name), adapter=tiny_adapter("map"), evidence=evidence)
+
+
+def test_newton_computes_with_the_known_pixels_only():
+    """And gets what it would get with all of them."""
+    adapter, images = tiny_adapter("map"), tiny_images(4)
+    both = TOLD & fa.Labels({"snow": [1, None, None, 0]})
+    bound = both.bind(adapter.outputs, 4)
+    outputs = adapter.unrefined(images)
+    assert [tuple(v.shape) for v in bound.read(outputs).values()] == [(4, 4, 2), (4, 4, 8, 8)]
+    result = adapter.refine(images, both, strategy="newton", pivots="block")
+    whole = adapter.refine(images, Whole(bound), strategy="newton", pivots="block")
+    assert torch.allclose(whole.after, result.after, atol=1e-5)
+    assert torch.allclose(whole.losses, result.losses, atol=1e-5)
+
+
+class Whole(fa.Evidence):
+    """Evidence whose loss reads whole maps."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def loss(self, outputs):
+        return self.told.loss(outputs)
+
+    def clamp(self, outputs):
+        return self.told.clamp(outputs)
+
+    def known(self, outputs):
+        return self.told.known(outputs)
+
+    def take(self, rows):
+        return Whole(self.told.take(rows))
 
 
 def test_labels_and_pixels_together():

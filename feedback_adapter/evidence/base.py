@@ -121,6 +121,17 @@ class Evidence(abc.ABC):
         before, after = blank.probabilities(), self.clamp(blank).probabilities()
         return everywhere(outputs, {name: torch.gt(after[name], before[name]) for name in before})
 
+    def read(self, outputs: Outputs) -> Outputs:
+        """Take out of outputs what the loss reads, so that little is computed of large maps.
+
+        The result must be linear in the logits, image by image. By default it is all of them.
+        """
+        return outputs
+
+    def loss_of(self, read: Outputs) -> Tensor:
+        """Say what `loss` says, of what `read` has taken out of outputs."""
+        return self.loss(read)
+
     def certain(self) -> Sequence[Certain]:
         """Say what (bound) evidence fixes without a doubt, so that contradictions are found.
 
@@ -197,6 +208,26 @@ class All(Evidence):
     def loss(self, outputs: Outputs) -> Tensor:
         """Sum of the parts' losses, (batch,), in nats."""
         return functools.reduce(operator.add, (part.loss(outputs) for part in self.parts))
+
+    def read(self, outputs: Outputs) -> Outputs:
+        """What each part reads, under names that begin with the part's number."""
+        logits: dict[str, Tensor] = {}
+        specs: dict[str, Output] = {}
+        for number, part in enumerate(self.parts):
+            for name, value in part.read(outputs).items():
+                logits[f"{number} {name}"] = value
+                specs[f"{number} {name}"] = outputs.specs[name]
+        return Outputs(logits, specs)
+
+    def loss_of(self, read: Outputs) -> Tensor:
+        """Sum of the parts' losses."""
+        losses: list[Tensor] = []
+        for number, part in enumerate(self.parts):
+            names = {n: n.partition(" ")[2] for n in read if n.partition(" ")[0] == str(number)}
+            logits = {name: read[own] for own, name in names.items()}
+            specs = {name: read.specs[own] for own, name in names.items()}
+            losses.append(part.loss_of(Outputs(logits, specs)))
+        return functools.reduce(operator.add, losses)
 
     def clamp(self, outputs: Outputs) -> Outputs:
         """Hold what is certain, clamp by each part in turn, and hold again what is certain."""

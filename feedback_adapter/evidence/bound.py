@@ -82,6 +82,10 @@ class BoundLabels(Evidence):
         assert total is not None, "a model has at least one output"
         return total
 
+    def read(self, outputs: Outputs) -> Outputs:
+        """See `Evidence.read`."""
+        return Outputs({name: outputs[name] for name in self.stated}, outputs.specs)
+
     def clamp(self, outputs: Outputs) -> Outputs:
         """See `Evidence.clamp`."""
         new: dict[str, Tensor] = {}

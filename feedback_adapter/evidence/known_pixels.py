@@ -92,14 +92,28 @@ class KnownPixels(Evidence):
     def loss(self, outputs: Outputs) -> Tensor:
         """See `Evidence.loss`."""
         rows = self.rows(outputs[self.output])
-        losses = rows.labels.loss(self._gathered(outputs, rows))
+        return self._loss(self.read(outputs), rows)
+
+    def read(self, outputs: Outputs) -> Outputs:
+        """The known pixels' logits, (batch, labels, most). See `Evidence.read`."""
+        logits = outputs[self.output]
+        index = self.rows(logits).index[:, None].expand(-1, logits.shape[1], -1)
+        return Outputs({self.output: logits.flatten(2).gather(2, index)}, outputs.specs)
+
+    def loss_of(self, read: Outputs) -> Tensor:
+        """See `Evidence.loss_of`."""
+        assert self.cached is not None, "read(outputs) comes first"
+        return self._loss(read, self.cached[2])
+
+    def _loss(self, read: Outputs, rows: _Rows) -> Tensor:
+        losses = rows.labels.loss(self._as_rows(read[self.output]))
         return losses.reshape(rows.index.shape).sum(1)
 
     def clamp(self, outputs: Outputs) -> Outputs:
         """See `Evidence.clamp`."""
         logits = outputs[self.output]
         rows = self.rows(logits)
-        clamped = rows.labels.clamp(self._gathered(outputs, rows))[self.output]
+        clamped = rows.labels.clamp(self._gathered(outputs))[self.output]
         return outputs.replace(**{self.output: self._put(logits.clone(), rows, clamped)})
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
@@ -166,12 +180,12 @@ class KnownPixels(Evidence):
         labels = BoundLabels({self.output: target.nan_to_num(0)}, {self.output: weight})
         return _Rows(index.to(device), there.to(device), labels)
 
-    def _gathered(self, outputs: Outputs, rows: _Rows) -> Outputs:
-        """The known pixels' logits, (batch * most, labels)."""
-        flat = outputs[self.output].flatten(2)
-        index = rows.index[:, None].expand(-1, flat.shape[1], -1)
-        found = flat.gather(2, index).transpose(1, 2).flatten(0, 1)
-        return Outputs({self.output: found}, self.row)
+    def _gathered(self, outputs: Outputs) -> Outputs:
+        """The known pixels' logits as labels, (batch * most, labels)."""
+        return self._as_rows(self.read(outputs)[self.output])
+
+    def _as_rows(self, read: Tensor) -> Outputs:
+        return Outputs({self.output: read.transpose(1, 2).flatten(0, 1)}, self.row)
 
     def _put(self, onto: Tensor, rows: _Rows, values: Tensor) -> Tensor:
         """A map of one's own with rows (batch * most, labels) written onto it."""
@@ -204,7 +218,7 @@ class _CertainPixels(CertainOnMap):
         """See `CertainOnMap.broken`."""
         logits = outputs[self.output]
         rows = self.pixels.rows(logits)
-        found = self.pixels._gathered(outputs, rows)
+        found = self.pixels._gathered(outputs)
         p = self.pixels.row[self.output].probabilities(found[self.output])
         target, weight = rows.labels.on(p, self.output)
         off = ((p - target).abs() > self.tolerance) & (weight == 1)

@@ -59,6 +59,10 @@ class Somewhere(Evidence):
                 total.append(-weight * (target * present + (1 - target) * absent))
         return torch.stack(total).sum(0)
 
+    def read(self, outputs: Outputs) -> Outputs:
+        """See `Evidence.read`."""
+        return Outputs({name: outputs[name] for name in self.stated}, outputs.specs)
+
     def clamp(self, outputs: Outputs) -> Outputs:
         """The exact posterior of each pixel; what is certain is held as `_hold` says."""
         new: dict[str, Tensor] = {}

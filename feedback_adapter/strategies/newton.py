@@ -138,7 +138,9 @@ class GaussNewton(Moving):
             there = self.problem.read(self.tail.run(self.edits(probe)))
         mixed = size * self._inner(directions, changes) if changes else torch.zeros_like(size)
         gram = (size * size * steep, mixed, self.length)
-        plane = Plane(self.here, there, self.unrefined, gram, self.weight, self.problem.evidence)
+        evidence = self.problem.evidence
+        ends = [evidence.read(outputs) for outputs in (self.here, there, self.unrefined)]
+        plane = Plane(ends[0], ends[1], ends[2], gram, self.weight, evidence)
         ahead, back = plane.lowest(1 if first else 2).unbind(1)
         self.length = plane.square(ahead, back)
         for index, direction in enumerate(directions):

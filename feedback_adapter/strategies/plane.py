@@ -24,9 +24,9 @@ class Plane:
     """The linearised tail over two directions: down the gradient, and along the change so far.
 
     Args:
-        here: Outputs at the present point.
-        there: Outputs at the probe, one unit down the gradient.
-        unrefined: Outputs without a change, one unit back along it.
+        here: What the evidence reads of the outputs (`Evidence.read`) at the present point.
+        there: The same at the probe, one unit down the gradient.
+        unrefined: The same without a change, one unit back along it.
         gram: Inner products (batch,) of gradient direction and change: first with itself,
             first with second, second with itself.
         weight: What a unit of squared change costs (batch,), in nats times two.
@@ -61,7 +61,7 @@ class Plane:
             name: torch.addcmul(torch.addcmul(z, like(ahead, z), first), like(back, z), second)
             for name, (z, first, second) in self.logits.items()
         }
-        loss = self.evidence.loss(Outputs(logits, self.specs))
+        loss = self.evidence.loss_of(Outputs(logits, self.specs))
         return loss + self.weight / 2 * self.square(ahead, back)
 
     @torch.enable_grad()

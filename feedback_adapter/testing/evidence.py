@@ -34,6 +34,8 @@ def check_evidence(evidence: Evidence, outputs: Outputs) -> None:
     loss = bound.loss(outputs)
     require(tuple(loss.shape) == (batch,), f"{who}.loss is {tuple(loss.shape)}, not {(batch,)}")
     require(bool(loss.isfinite().all()), f"{who}.loss isn't finite: {loss.tolist()}")
+    read = bound.loss_of(bound.read(outputs))
+    close(read, loss, f"{who}.loss_of(read(outputs)) isn't the loss of the outputs")
     known = bound.known(outputs)
     for name, value in outputs.items():
         mask = known.get(name)

@@ -146,13 +146,12 @@ def table_of(
         right = moved_right(change, truth or {})
         good = moved > 0 if truth is None else right
         style = "cyan" if change.known else {True: "green", False: "red", None: ""}[good]
-        said = "known absent" if change.present is False else "known"
         table.add_row(
             escape(f"{change.output}/{change.label}" if several else change.label),
             f"{change.before:6.1%}",
             f"{change.after:6.1%}",
             f"{moved * 100:+.1f}",
-            said if change.known else marks[right],
+            change.said or marks[right],
             style=style,
         )
     return table

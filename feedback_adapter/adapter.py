@@ -23,6 +23,7 @@ from feedback_adapter.errors import (
 )
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.hookspecs import StrategySpec
+from feedback_adapter.logits import LogitCheck
 from feedback_adapter.outputs import Output, Outputs, read
 from feedback_adapter.pivot_search import Choice, choose_pivots
 from feedback_adapter.prepared import Prepared, prepare
@@ -65,6 +66,7 @@ class Adapter:
         self.defaults = defaults or Defaults()
         self.priors = dict(priors or {})
         self.card = card or Card()
+        self._check_logits = LogitCheck()
         self._auto: dict[tuple[int, ...], tuple[str, ...]] = {}
         self._by_image: set[Site] = {Site(INPUT)}
 
@@ -109,7 +111,9 @@ class Adapter:
         if isinstance(images, Prepared):
             return images.unrefined(self.read).checked()
         with frozen(self.model, watch=False), torch.no_grad():
-            return self.read(inputs.run(self.model)).checked()
+            outputs = self.read(inputs.run(self.model)).checked()
+        self._check_logits(self.model, inputs, outputs, self.read)
+        return outputs
 
     @torch.inference_mode(False)
     def prepare(
@@ -215,6 +219,7 @@ class Adapter:
             error.args = (f"{error} {given}",)
             raise
         result = parts[0]
+        self._check_logits(self.model, inputs, result.outputs_before, self.read)
         if len(runs) > 1:
             order = torch.cat([rows for _, _, rows in runs]).argsort()
             result = Refinement.cat(parts).take(order)

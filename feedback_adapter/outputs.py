@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from feedback_adapter.errors import InputError, ModelError
 from feedback_adapter.names import label_list
-from feedback_adapter.sites.nested import pick
+from feedback_adapter.sites.nested import named_tensors, pick
 
 __all__ = ["SINGLE", "Kind", "Output", "Outputs", "pick", "read"]
 
@@ -197,8 +197,8 @@ def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
         tensor = pick(value, spec.select)
         if not isinstance(tensor, Tensor):
             raise ModelError(
-                f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part "
-                "of the model's return value it is with Output(..., select='0' or 'key')."
+                f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part of "
+                f"the model's return value it is, such as {_example(tensor, spec)}."
             )
         if spec.kind == "tokens":
             logits[name] = tensor
@@ -214,3 +214,14 @@ def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
             )
         logits[name] = tensor
     return Outputs(logits, specs)
+
+
+def _example(value: Any, spec: Output) -> str:
+    """How a tensor of a model's return value is picked."""
+    found = [(name, tensor) for name, tensor in named_tensors(value) if tensor.ndim in (2, 4)]
+    if not found:
+        return "Output(labels, select='key or index')"
+    name, tensor = next((f for f in found if f[1].shape[1] == len(spec.labels)), found[0])
+    path = f"{spec.select}.{name}" if spec.select else name
+    kind = ", kind='map'" if tensor.ndim == 4 else ""
+    return f"Output(labels{kind}, select={path!r}), which is {tuple(tensor.shape)}"

@@ -63,7 +63,7 @@ class LabelPrior:
                 of a model that knows nothing but how frequent labels are: somewhat too large.
 
         Raises:
-            DataError: The shapes differ, or fewer than two images.
+            DataError: The shapes differ, fewer than two images, or numbers outside [0, 1].
         """
         shapes = {tuple(t.shape) for t in (probabilities, targets, held_out) if t is not None}
         if len(shapes) > 1 or len(targets) < 2:
@@ -71,6 +71,13 @@ class LabelPrior:
                 f"probabilities {tuple(probabilities.shape)}, targets {tuple(targets.shape)} and "
                 "held_out must be of one shape (images, labels), with at least two images."
             )
+        for name, given in (("probabilities", probabilities), ("targets", targets)):
+            low, high = given.min().item(), given.max().item()
+            if not 0 <= low <= high <= 1:  # NaN isn't either
+                raise DataError(
+                    f"{name} go from {low:.3g} to {high:.3g}: they must be in [0, 1]. If these are "
+                    "logits, give their sigmoid; -1, 255 or NaN for 'unknown' has to be decided."
+                )
         p, y = probabilities.double(), targets.double()
         mean = torch.stack([p.mean(0), y.mean(0)])
         chance = y.mean(0).expand_as(y) if held_out is None else _calibrated(held_out, y)

@@ -89,7 +89,9 @@ def _always_bounded(
         other = None
     for draw in range(_DRAWS):
         share, scale = _NOISE[draw % len(_NOISE)], _SCALES[draw % len(_SCALES)]
-        changed = inputs.replace(images * scale) if images.is_floating_point() else inputs
+        changed = inputs
+        if images.is_floating_point():
+            changed = inputs.replace(images * scale + noise(images, 1.0))
         with torch.no_grad():
             if other is not None:
                 own = dict(model.named_parameters())

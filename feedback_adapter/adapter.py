@@ -15,12 +15,7 @@ from feedback_adapter.calibration import Calibration, calibrate
 from feedback_adapter.checkpoint import Architecture, Card, Checkpoint
 from feedback_adapter.checkpoint import write as write_checkpoint
 from feedback_adapter.defaults import Defaults, pick
-from feedback_adapter.errors import (
-    EvidenceError,
-    InputError,
-    ModelError,
-    SiteError,
-)
+from feedback_adapter.errors import EvidenceError, InputError, ModelError, SiteError
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.hookspecs import StrategySpec
 from feedback_adapter.logits import LogitCheck
@@ -33,7 +28,7 @@ from feedback_adapter.sites import INPUT, Inputs, Site, SiteInfo, discover, froz
 from feedback_adapter.sites.auto import middle, on_two
 from feedback_adapter.sites.rows import not_by_image
 from feedback_adapter.strategies.base import Facts, Problem
-from feedback_adapter.transform import PhotoTransform
+from feedback_adapter.transform import PhotoTransform, pictures_of
 
 __all__ = ["Adapter"]
 
@@ -66,7 +61,7 @@ class Adapter:
         self.defaults = defaults or Defaults()
         self.priors = dict(priors or {})
         self.card = card or Card()
-        self._check_logits = LogitCheck()
+        self._logits = LogitCheck()
         self._auto: dict[tuple[int, ...], tuple[str, ...]] = {}
         self._by_image: set[Site] = {Site(INPUT)}
 
@@ -112,7 +107,7 @@ class Adapter:
             return images.unrefined(self.read).checked()
         with frozen(self.model, watch=False), torch.no_grad():
             outputs = self.read(inputs.run(self.model)).checked()
-        self._check_logits(self.model, inputs, outputs, self.read)
+        self._logits(self.model, inputs, outputs, self.read)
         return outputs
 
     @torch.inference_mode(False)
@@ -219,11 +214,11 @@ class Adapter:
             error.args = (f"{error} {given}",)
             raise
         result = parts[0]
-        self._check_logits(self.model, inputs, result.outputs_before, self.read)
+        self._logits(self.model, inputs, result.outputs_before, self.read)
         if len(runs) > 1:
             order = torch.cat([rows for _, _, rows in runs]).argsort()
             result = Refinement.cat(parts).take(order)
-        return dataclasses.replace(result, images=self._pictures(inputs))
+        return dataclasses.replace(result, images=pictures_of(inputs.images, self.transform))
 
     def choose_pivots(self, images: Any, evidence: Evidence, **arguments: Any) -> Choice:
         """Choose pivots from what is known alone: see `feedback_adapter.choose_pivots`."""
@@ -245,12 +240,11 @@ class Adapter:
 
         Args:
             directory: A new or empty folder, or one that holds a checkpoint.
-            architecture: How to build the model; needed only where neither the adapter's card
-                nor timm's own note on the model says it, or where they lead to another model.
+            architecture: How to build the model, where `save` can't find it out by itself.
 
         Raises:
-            CheckpointError: The model can't be built again from what is known about it, a
-                checkpoint can't hold a part of the adapter, or the folder can't be written.
+            CheckpointError: What would be built returns something else, a checkpoint can't
+                hold a part of the adapter, or the folder can't be written.
         """
         folder = Path(directory)
         checkpoint = Checkpoint(
@@ -272,15 +266,14 @@ class Adapter:
         Args:
             probabilities: (images, labels), what this model says of them, in [0, 1].
             targets: (images, labels), the truth.
-            held_out: (images, labels), logits of each image by a model like this one that
-                wasn't trained on it; see `LabelPrior.fit`.
+            held_out: (images, labels), logits by cross-validation; see `LabelPrior.fit`.
             output: Name of the output that they belong to; needed only where there are several.
 
         Returns:
             The statistics, which the adapter uses from now on, and `save` keeps.
 
         Raises:
-            DataError: The shapes differ.
+            DataError: The shapes differ, or numbers outside [0, 1].
             ModelError: No such output, or one that isn't multilabel.
         """
         name = self._multilabel(output)
@@ -391,12 +384,6 @@ class Adapter:
                 site = on_two(inputs, lambda some: middle(self.model, some, self.read))
             self._auto[shape] = (site.name,)
         return tuple(Site.of(name) for name in self._auto[shape])
-
-    def _pictures(self, inputs: Inputs) -> Tensor | None:
-        images = inputs.images.detach()
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            return None
-        return (self.transform or PhotoTransform()).picture(images.float().cpu())
 
     def _empty(self, inputs: Inputs, evidence: Evidence) -> Refinement:
         """The refinement of no images."""

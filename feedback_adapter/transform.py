@@ -15,7 +15,7 @@ from torch import Tensor
 from feedback_adapter.errors import InputError, ModelError, OptionsError, PhotosError, did_you_mean
 from feedback_adapter.photos import Photo, as_rgb
 
-__all__ = ["CallableTransform", "PhotoTransform", "Transform", "transform_of"]
+__all__ = ["CallableTransform", "PhotoTransform", "Transform", "pictures_of", "transform_of"]
 
 _INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 _LARGEST = 8192
@@ -246,3 +246,10 @@ def _transformed(function: Callable[[Image.Image], Any], photo: Image.Image) -> 
     if not bool(made.isfinite().all()):
         raise InputError("The transform returned NaN or inf.")
     return made.detach().as_subclass(Tensor)
+
+
+def pictures_of(images: Tensor, transform: PhotoTransform | None) -> Tensor | None:
+    """Images as pictures (batch, 3, height, width) in [0, 1]; `None` if they aren't in colour."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        return None
+    return (transform or PhotoTransform()).picture(images.detach().float().cpu())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from feedback_adapter import plugins
+from feedback_adapter import guard, plugins
 from feedback_adapter.calibration import Calibration, calibrate
 from feedback_adapter.checkpoint import Architecture, Card, Checkpoint
 from feedback_adapter.checkpoint import write as write_checkpoint
@@ -24,7 +24,16 @@ from feedback_adapter.pivot_search import Choice, choose_pivots
 from feedback_adapter.prepared import Prepared, prepare
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
-from feedback_adapter.sites import INPUT, Inputs, Site, SiteInfo, discover, frozen, unwrapped
+from feedback_adapter.sites import (
+    INPUT,
+    Inputs,
+    Site,
+    SiteInfo,
+    discover,
+    frozen,
+    named_sites,
+    unwrapped,
+)
 from feedback_adapter.sites.auto import middle, on_two
 from feedback_adapter.sites.rows import not_by_image
 from feedback_adapter.strategies.base import Facts, Problem
@@ -181,15 +190,16 @@ class Adapter:
                 "pass evidence such as Labels({'dog': 1})."
             )
         inputs = self._inputs(images)
-        bound = evidence.bind(self.outputs, inputs.batch)
-        chosen = self._strategies(inputs, bound, strategy, options, overrides)
+        bound = guard.bind(evidence, self.outputs, inputs.batch)
+        with guard.Named():
+            chosen = self._strategies(inputs, bound, strategy, options, overrides)
         runs = [
             (spec, self.defaults.options_for(spec.name, spec.options, options, overrides), rows)
             for spec, rows in chosen
         ]
         if inputs.batch == 0:
             return self._empty(inputs, bound)
-        names, sites = ", ".join(spec.name for spec, _, _ in runs), ()
+        names, sites = ", ".join(guard.title(spec) for spec, _, _ in runs), ()
         try:
             prepared = images if isinstance(images, Prepared) else None
             if prepared is not None and pivots is None:
@@ -200,17 +210,18 @@ class Adapter:
                 recorded = None if prepared is None else prepared.from_pivots(sites)
                 problem = Problem(
                     self.model, inputs, bound, sites, self.read, self.priors, recorded
-                ).believed()
+                )
+                problem = guard.tried(evidence, problem, self.outputs)
                 parts: list[Refinement] = []
                 for spec, made, rows in runs:
                     part = problem if len(runs) == 1 else problem.take(rows)
-                    done = spec.strategy(made).refine(part)
+                    done = guard.run(spec, made, part, self.outputs)
                     strategies = (spec.name,) * len(rows)
                     parts.append(dataclasses.replace(done, strategies=strategies))
         except (EvidenceError, SiteError) as error:
             given = [site.name for site in sites] or pivots
             shape = tuple(inputs.images.shape)
-            given = f"Given: strategy={names!r}, pivots={given!r}, images {shape}, {self!r}."
+            given = f"Given: strategy={names}, pivots={given!r}, images {shape}, {self!r}."
             error.args = (f"{error} {given}",)
             raise
         result = parts[0]
@@ -353,12 +364,7 @@ class Adapter:
             pivots = self.defaults.pivots
         if isinstance(pivots, str) and pivots == "auto":
             return self._automatic(inputs)
-        if isinstance(pivots, (str, Site)):
-            pivots = [pivots]
-        pivots = list(cast("Sequence[str | Site]", pivots))
-        if not pivots:
-            raise SiteError("pivots is empty. Name at least one site, or pass pivots='auto'.")
-        sites = tuple(dict.fromkeys(Site.of(pivot) for pivot in pivots))
+        sites = named_sites(self.model, pivots)
         self._check_rows(inputs, sites)
         return sites
 

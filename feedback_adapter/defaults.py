@@ -7,13 +7,21 @@ No strategy is named here. Which one is the default follows from what each says 
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from feedback_adapter.errors import OptionsError, PluginError, did_you_mean
+from feedback_adapter.errors import (
+    FeedbackAdapterError,
+    OptionsError,
+    PluginError,
+    did_you_mean,
+)
 from feedback_adapter.hookspecs import StrategySpec
+from feedback_adapter.installed import reason
 from feedback_adapter.strategies.base import Facts
 
 __all__ = ["CHOSEN", "Defaults", "pick", "takes"]
@@ -78,8 +86,11 @@ class Defaults:
                 raise OptionsError(f"{strategy!r} has no option {key!r}. {hint}")
         try:
             return dataclasses.replace(options, **overrides)
-        except TypeError as error:  # text where a number should be, from the command line
-            raise OptionsError(f"{strategy!r} can't take {dict(overrides)}: {error}.") from error
+        except FeedbackAdapterError:
+            raise
+        except Exception as error:  # options of a plugin that don't check themselves
+            given = f"{dict(overrides)!r:.200}"
+            raise OptionsError(f"{strategy!r} can't take {given}: {reason(error)}.") from error
 
 
 def takes(spec: StrategySpec, options: Any, overrides: Iterable[str]) -> bool:
@@ -92,6 +103,26 @@ def takes(spec: StrategySpec, options: Any, overrides: Iterable[str]) -> bool:
     """
     possible = {field.name for field in dataclasses.fields(spec.options)}
     return possible.issuperset(overrides) and (options is None or type(options) is spec.options)
+
+
+def _suits(spec: StrategySpec, facts: Facts) -> float | None:
+    """How well a strategy suits; one that can't say so doesn't, and the others go on."""
+    number: Any = None
+    try:
+        number = spec.suits(facts) if spec.suits is not None else None
+        if number is None or math.isfinite(number):
+            return None if number is None else float(number)
+        wrong = f"says {number!r}"
+    except Exception as error:  # a plugin's function can do anything
+        wrong = f"fails: {reason(error)}"
+    kind = spec.strategy
+    warnings.warn(
+        f"Strategy {spec.name!r} ({kind.__module__}.{kind.__qualname__}) is left out: asked how "
+        f"well it suits, it {wrong}. A number or None is possible.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return None
 
 
 def pick(
@@ -140,7 +171,7 @@ def _best(facts: Facts, specs: Sequence[StrategySpec], chosen: str | None) -> st
     """Name of the strategy that suits one image best; the first of equals."""
     best: tuple[float, str] | None = None
     for spec in specs:
-        number = spec.suits(facts) if spec.suits is not None else None
+        number = _suits(spec, facts)
         if spec.name == chosen:
             number = max(CHOSEN, number or 0.0)
         if number is not None and (best is None or number > best[0]):

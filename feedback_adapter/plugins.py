@@ -180,9 +180,15 @@ class Plugins:
             raise PluginError(f"There is no {kind} {name!r:.80}. {did_you_mean(name, specs)}{note}")
         return specs[name][0]
 
-    def distribution(self, kind: str, spec: Any) -> str | None:
-        """The distribution that a spec came with, or `None` if it is none of these plugins'."""
-        return next((found[1] for found in self._specs[kind].values() if found[0] is spec), None)
+    def distribution(self, kind: type[Any]) -> str | None:
+        """The distribution of the plugin that a class is of; `None` if it is none's."""
+        package = kind.__module__.partition(".")[0]
+        found = [*self._specs["strategies"].values(), *self._specs["evidence"].values()]
+        for spec, distribution in found:
+            registered = spec.strategy if isinstance(spec, StrategySpec) else spec.type
+            if package == registered.__module__.partition(".")[0] != __name__.partition(".")[0]:
+                return distribution
+        return None
 
     def all(self, kind: str) -> list[Any]:
         """All specs of a kind."""

@@ -210,9 +210,9 @@ def test_nothing_that_is_registered_breaks_what_is_there(which):
 
 
 def test_an_interrupt_while_a_plugin_loads_is_an_interrupt(tmp_path, monkeypatch):
+    before = plugins.plugins()
     install(tmp_path, "waits", "raise KeyboardInterrupt")
     monkeypatch.syspath_prepend(tmp_path)
-    before = plugins.plugins()
     with pytest.raises(KeyboardInterrupt):
         Plugins()
     assert plugins.plugins() is before

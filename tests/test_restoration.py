@@ -132,6 +132,9 @@ class FailingEvidence(fa.Labels):
     def known(self, outputs):
         return self.told.known(outputs)
 
+    def clamp(self, outputs):
+        return self.told.clamp(outputs)
+
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt, RuntimeError, GeneratorExit])
 @pytest.mark.parametrize("calls", [0, 1, 2, 4])

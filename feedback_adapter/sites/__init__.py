@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-from feedback_adapter.sites.discover import discover
+from feedback_adapter.sites.discover import discover, named_sites
 from feedback_adapter.sites.frozen import frozen
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site, SiteInfo
@@ -19,6 +19,7 @@ __all__ = [
     "Tail",
     "discover",
     "frozen",
+    "named_sites",
     "unwrapped",
     "weights_of",
 ]

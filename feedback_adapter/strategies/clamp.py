@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Facts, Problem, Strategy
+from feedback_adapter.strategies.plane import exact
 
 __all__ = ["Clamp", "ClampOptions", "where_it_is_enough"]
 
@@ -24,8 +27,9 @@ class Clamp(Strategy[ClampOptions]):
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""
         before, evidence = problem.unrefined(), problem.evidence
-        after = evidence.clamp(before)
-        return Refinement.of(evidence, before, before, after=after, status=STATUS, steps=0)
+        fine = before.replace(**{name: exact(value) for name, value in before.items()})
+        losses = torch.stack([evidence.loss(fine), evidence.loss(evidence.clamp(fine))])
+        return Refinement.of(evidence, before, before, status=STATUS, losses=losses, steps=0)
 
 
 def where_it_is_enough(facts: Facts) -> float:

@@ -39,7 +39,8 @@ def as_rgb(photo: Photo) -> Image.Image:
     """Any photo as a Pillow image in mode RGB.
 
     It is turned as its EXIF orientation says, 16 bits are scaled to 8, what is transparent is
-    laid over white, and of an animation in a file the first frame is taken.
+    laid over white, and of an animation in a file the first frame is taken. Colour profiles aren't
+    applied.
 
     Args:
         photo: A file or pixels; see `Photo`.

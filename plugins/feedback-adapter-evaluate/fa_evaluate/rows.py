@@ -12,6 +12,9 @@ from typing import Any
 import timm
 import torch
 
+from fa_evaluate.data.files import read_json
+from feedback_adapter.errors import DataError
+
 __all__ = ["UNREFINED", "Row", "read_rows", "results", "write_rows"]
 
 UNREFINED = "unrefined"
@@ -88,5 +91,12 @@ def write_rows(file: str | Path, rows: Iterable[Row], seeds: Sequence[int], **no
 
 
 def read_rows(file: str | Path) -> list[Row]:
-    """The figures of a results file."""
-    return [Row(**row) for row in json.loads(Path(file).read_text())["rows"]]
+    """The figures of a results file.
+
+    Raises:
+        DataError: It isn't there, or isn't a results file.
+    """
+    try:
+        return [Row(**row) for row in read_json(Path(file), dict)["rows"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{str(file)!r} isn't a file of results: {error}") from error

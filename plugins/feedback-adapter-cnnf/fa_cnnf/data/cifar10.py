@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.datasets import CIFAR10
 
 from feedback_adapter.errors import InputError
+from feedback_adapter.photos import read_photo
 
 __all__ = ["CLASSES", "PACKED", "read"]
 
@@ -30,7 +30,7 @@ def read(folder: Path, split: str = "test") -> tuple[Tensor, Tensor]:
         split: `"train"` or `"test"`.
 
     Raises:
-        InputError: No such split, or the files aren't there.
+        InputError: No such split, or the files aren't there or are broken.
     """
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} is not possible: 'train' and 'test' are.")
@@ -48,11 +48,15 @@ def read(folder: Path, split: str = "test") -> tuple[Tensor, Tensor]:
 
 
 def _unpack(file: Path, split: str) -> tuple[Tensor, Tensor]:
-    archive = np.load(file)
-    raw, at = archive[f"{split}_jpeg"].tobytes(), archive[f"{split}_offset"]
-    photos = [
-        np.asarray(Image.open(io.BytesIO(raw[a:b])).convert("RGB"))
-        for a, b in itertools.pairwise(at)
-    ]
-    pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous()
-    return pixels, torch.from_numpy(archive[f"{split}_label"]).long()
+    try:
+        with np.load(file) as archive:
+            raw, at = archive[f"{split}_jpeg"].tobytes(), archive[f"{split}_offset"]
+            labels = archive[f"{split}_label"].astype(np.int64)
+        pieces = [raw[begin:end] for begin, end in itertools.pairwise(at.tolist())]
+        photos = [np.asarray(read_photo(io.BytesIO(piece), "a photo")) for piece in pieces]
+        pixels = np.stack(photos)
+        if pixels.shape != (len(labels), 32, 32, 3) or not set(labels.tolist()) <= set(range(10)):
+            raise ValueError(f"it holds {pixels.shape} pixels and {labels.shape} labels")
+    except Exception as error:  # on a broken file, decoders raise nearly anything
+        raise InputError(f"{str(file)!r} can't be read: {error}") from error
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +34,24 @@ def read(folder: Path, split: str = "test") -> tuple[Tensor, Tensor]:
     prefix = {"train": "train", "test": "t10k"}.get(split)
     if prefix is None:
         raise InputError(f"split={split!r} is not possible: 'train' and 'test' are.")
-    images = _idx(folder / f"{prefix}-images-idx3-ubyte")[:, None]
-    return images, _idx(folder / f"{prefix}-labels-idx1-ubyte").long()
+    images = _idx(folder / f"{prefix}-images-idx3-ubyte", 3)[:, None]
+    labels = _idx(folder / f"{prefix}-labels-idx1-ubyte", 1).long()
+    if len(images) != len(labels):
+        raise InputError(f"{folder} holds {len(images)} images, but {len(labels)} labels.")
+    return images, labels
 
 
-def _idx(path: Path) -> Tensor:
+def _idx(path: Path, ndim: int) -> Tensor:
     packed = path.with_name(f"{path.name}.gz")
     try:
+        if not packed.is_file() and not path.is_file():  # a pipe would never end
+            raise OSError("there is no regular file of either name")
         raw = gzip.decompress(packed.read_bytes()) if packed.is_file() else path.read_bytes()
+        if raw[3] != ndim:
+            raise ValueError(f"it has {raw[3]} dimensions, not {ndim}")
         shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
         values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise InputError(
             f"{path} (or {packed.name}) can't be read: {error}. Fashion-MNIST comes with Debian's "
             "package dataset-fashion-mnist or torchvision's FashionMNIST(download=True)."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,17 +59,19 @@ def check_place(path: Path, option: str) -> None:
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error, so that standard output can be piped."""
+    """A progress bar on standard error, if that is a terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    errors = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=errors,
         transient=True,
+        disable=not errors.is_terminal,  # it would leave empty lines in a file
     )
 
 
@@ -78,11 +81,11 @@ def said(
     evidence: list[str],
     coarse: list[str] | None = None,
     text: list[str] | None = None,
-    clicks: Evidence | None = None,
+    others: Sequence[Evidence] = (),
 ) -> Evidence:
     """What `--know`, `--know-not`, `--know-coarse`, `--text` and `--evidence` express.
 
-    `clicks` is what `--click` expresses.
+    `others` is what is said besides, by `--click` and `--evidence-file`.
 
     Raises:
         EvidenceError: Nothing is said, a contradiction, or text that can't be read.
@@ -101,7 +104,7 @@ def said(
         parts.append(Labels({**dict.fromkeys(know, 1), **dict.fromkeys(know_not, 0)}))
     parts += [parse_coarse(name) for name in coarse or []]
     parts += [Text(found) for found in text or []]
-    parts += [] if clicks is None else [clicks]
+    parts += others
     for item in evidence:
         name, equals, value = item.partition("=")
         spec = evidence_type(name)
@@ -112,7 +115,7 @@ def said(
     if not parts:
         raise EvidenceError(
             "Nothing is known: say something with --know, --know-not, --know-coarse, --text, "
-            "--click or --evidence."
+            "--click, --evidence or --evidence-file."
         )
     return parts[0] if len(parts) == 1 else All(parts)
 

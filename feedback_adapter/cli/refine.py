@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from feedback_adapter.cli.clicks import clicked
 from feedback_adapter.cli.common import check_place, console, options_of, print_json, said
-from feedback_adapter.errors import ModelError, OptionsError, SiteError
+from feedback_adapter.cli.evidence_file import evidence_of, read_rows, rows_of
+from feedback_adapter.errors import InputError, ModelError, OptionsError, PhotosError, SiteError
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
+    from feedback_adapter.evidence.base import Evidence
 
 __all__ = ["refine"]
 
@@ -20,7 +22,10 @@ DEFAULT = "caption-words-lite0"
 
 
 def refine(
-    images: Annotated[list[Path], typer.Argument(help="Photos.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos. By default those that the --evidence-file names."),
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +67,13 @@ def refine(
     evidence: Annotated[
         list[str] | None, typer.Option(help="KIND=TEXT, for other kinds (see: plugins).")
     ] = None,
+    evidence_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV file of what is known of each photo: a column 'file', and a column for "
+            "each label with 1, 0 or nothing; or columns know, know_not, know_coarse, text."
+        ),
+    ] = None,
     strategy: Annotated[str | None, typer.Option(help="By default the checkpoint's.")] = None,
     pivots: Annotated[
         list[str] | None, typer.Option(help="A site (see: sites). Repeat for more.")
@@ -70,6 +82,9 @@ def refine(
         list[str] | None, typer.Option(help="name=value, for the strategy, e.g. steps=20.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many unknown predictions to show.")] = 10,
+    batch: Annotated[
+        int, typer.Option(min=1, help="How many photos are in memory at a time.")
+    ] = 16,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save_plot: Annotated[
         Path | None,
@@ -77,36 +92,81 @@ def refine(
     ] = None,
 ) -> None:
     """Predict labels of photos, knowing some of them."""
-    clicks = clicked(click or [], radius, images)
-    known = said(know or [], know_not or [], evidence or [], know_coarse, text, clicks)
+    import torch
+
+    photos, others = _per_photo(images, evidence_file)
+    clicks = clicked(click or [], radius, photos)
+    others += [] if clicks is None else [clicks]
+    known = said(know or [], know_not or [], evidence or [], know_coarse, text, others)
     options = options_of(option or [])
     if any(not pivot.strip() for pivot in pivots or []):  # it would be the whole network
         raise SiteError("--pivots '' names no site: feedback-adapter sites lists what can be one.")
-    pictures = _pictures(save_plot, len(images))
+    pictures = _pictures(save_plot, len(photos))
     adapter = _adapter(checkpoint, model, weights)
     if adapter.transform is None:
         raise ModelError(
             f"{model or checkpoint!r} doesn't say how photos become its input (no transform)."
         )
-    batch = adapter.transform.open(*images)
-    result = adapter.refine(batch, known, strategy=strategy, pivots=pivots or None, **options)
-    if pivots and not result.pivots:
-        raise OptionsError(
-            f"--pivots {pivots[0]!r} says nothing to the strategy {result.strategy!r}, which moves "
-            "no pivots: leave it out, or name another strategy, such as --strategy newton."
-        )
+    known = known.bind(adapter.outputs, len(photos))  # mistakes are found before photos are read
+    described: list[dict[str, Any]] = [{"file": str(photo)} for photo in photos]
+    unread: dict[int, InputError] = {}
+    try:
+        for rows, images_read in adapter.transform.batches(photos, batch):
+            result = adapter.refine(
+                images_read, known.take(torch.tensor(rows)),
+                strategy=strategy, pivots=pivots or None, **options,
+            )  # fmt: skip
+            if pivots and not result.pivots:
+                raise OptionsError(
+                    f"--pivots {pivots[0]!r} says nothing to the strategy {result.strategy!r}, "
+                    "which moves no pivots: leave it out, or name another strategy, such as "
+                    "--strategy newton."
+                )
+            entries = result.to_dict(top)["images"] if json else [{}] * len(rows)
+            for index, row in enumerate(rows):
+                described[row] |= entries[index]
+                if not json:
+                    console.print(result.rich_table(top, index, title=str(photos[row])))
+                if pictures:
+                    result.plot(pictures[row], image=index)
+                    if not json:
+                        console.print(f"Picture: {pictures[row]}", markup=False, soft_wrap=True)
+    except PhotosError as error:  # the others are done
+        unread = error.unread
+        if len(unread) == len(photos):
+            raise unread[0] from error
     if json:
-        described = result.to_dict(top)
-        for path, entry in zip(images, described["images"], strict=True):
-            entry["file"] = str(path)
-        print_json({"checkpoint": model or checkpoint or DEFAULT, **described})
-    else:
-        for index, path in enumerate(images):
-            console.print(result.rich_table(top, index, title=str(path)))
-    for index, path in enumerate(pictures):
-        result.plot(path, image=index)
-        if not json:
-            console.print(f"Picture: {path}", markup=False, soft_wrap=True)
+        for row, error in unread.items():
+            described[row]["error"] = str(error)
+        of = {key: _all_of(described, key) for key in ("strategy", "pivots")}
+        print_json(
+            {
+                "checkpoint": model or checkpoint or DEFAULT,
+                "strategy": ", ".join(of["strategy"]),
+                "pivots": of["pivots"],
+                "images": described,
+            }
+        )
+    if unread:
+        raise PhotosError({row + 1: error for row, error in unread.items()})
+
+
+def _per_photo(images: list[Path] | None, file: Path | None) -> tuple[list[Path], list[Evidence]]:
+    """The photos, and what the file says of each."""
+    if file is None:
+        if not images:
+            raise OptionsError("There is no photo: name at least one, or an --evidence-file.")
+        return images, []
+    rows = read_rows(file)
+    photos = images or list(dict.fromkeys(row.photo for row in rows))
+    return photos, evidence_of(rows_of(photos, rows))
+
+
+def _all_of(described: list[dict[str, Any]], key: str) -> list[str]:
+    """The different values, or elements of values, under a key, in their order."""
+    values = [entry.get(key, []) for entry in described]
+    each = [[value] if isinstance(value, str) else value for value in values]
+    return list(dict.fromkeys(item for value in each for item in value))
 
 
 def _adapter(checkpoint: str | None, model: str | None, weights: Path | None) -> Adapter:

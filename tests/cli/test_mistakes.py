@@ -72,7 +72,10 @@ def test_refine(command_line, checkpoint, photos, words, message, tmp_path, monk
         (["zoo", "show", "Caption-Words-Lite0"], "Did you mean 'caption-words-lite0'"),
         (["zoo", "lst"], "No such command 'lst'"),
         (["Refine"], "No such command 'Refine'"),
-        (["refine", "--know", "dog"], "Missing argument 'images'. See "),
+        (
+            ["refine", "--know", "dog"],
+            "There is no photo: name at least one, or an --evidence-file.",
+        ),
     ],
 )
 def test_other_commands(command_line, words, message, tmp_path, monkeypatch):

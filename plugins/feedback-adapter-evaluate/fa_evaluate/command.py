@@ -11,7 +11,7 @@ from rich.table import Table
 from fa_evaluate.protocols import PROTOCOLS, Request
 from fa_evaluate.rows import results, write_rows
 from fa_evaluate.tables import markdown, table
-from feedback_adapter.cli.common import console, options_of, print_json, progress_bar
+from feedback_adapter.cli.common import check_place, console, options_of, print_json, progress_bar
 from feedback_adapter.errors import OptionsError, did_you_mean
 
 __all__ = ["evaluate"]
@@ -55,9 +55,9 @@ def evaluate(
     flip: Annotated[
         str | None, typer.Option(help="Also with wrong evidence: percent, as 5,10,20.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="The first so many images only.")] = None,
-    batch: Annotated[int, typer.Option(help="Images refined at a time.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many images only.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images refined at a time.")] = 64,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the JSON here, and a markdown table beside it.")
@@ -68,6 +68,9 @@ def evaluate(
         raise OptionsError(
             f"There is no protocol {protocol!r}. {did_you_mean(protocol, PROTOCOLS)}"
         )
+    if out is not None:  # before the work, not after it
+        out.parent.mkdir(parents=True, exist_ok=True)
+        check_place(out, "--out")
     with progress_bar() as bar:
         task = bar.add_task("loading", total=None)
 

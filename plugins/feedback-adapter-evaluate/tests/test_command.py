@@ -150,3 +150,30 @@ def test_mistakes(command_line, checkpoint, flickr8k, tmp_path):
         assert (code, out) == (2, "")
         assert message in err
         assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--limit", "0"], "Invalid value for '--limit'"),
+        (["--limit", "-1"], "Invalid value for '--limit'"),
+        (["--draws", "0"], "at least 1"),
+        (["--splits", "0"], "at least 1"),
+        (["--batch", "0"], "Invalid value for '--batch'"),
+        (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--known", "50,nan"], "0 to 100 percent"),
+        (["--known", "150"], "0 to 100 percent"),
+        (["--flip", "-5"], "0 to 100 percent"),
+        (["--out", "."], "--out '.' can't be written"),
+        (["--out", "file/x.json"], "'file' can't be used: File exists."),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_work(
+    command_line, checkpoint, flickr8k, words, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("no folder")
+    code, out, err = command_line("evaluate", checkpoint, "--data", flickr8k, *words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1

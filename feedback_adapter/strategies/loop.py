@@ -18,7 +18,10 @@ from feedback_adapter.refinement import Refinement, statuses
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.moving import Moving, Point
 
-__all__ = ["Log", "Stop", "iterate"]
+__all__ = ["STUCK", "Log", "Stop", "iterate"]
+
+STUCK = "unchanged: no step made what is known likelier; try another pivot or strategy"
+"""Status of an image."""
 
 
 @dataclasses.dataclass
@@ -77,7 +80,8 @@ class Log:
         moved, best = rows[counts], counts & better
         self.kept[rows[best]] = self.rows
         self.steps[moved] += 1
-        _row(self.losses)[moved] = point.losses.detach()[counts]
+        losses = _row(self.losses)  # where it isn't a number, the last one stays
+        losses[moved] = point.losses.detach().where(point.losses.isfinite(), losses[rows])[counts]
         for name, value in point.outputs.detach().items():
             self.after[name][rows[best]] = value[best]
             if name in self.trace:
@@ -97,11 +101,19 @@ class Log:
             problem: The whole batch.
             steps: How many steps the options allowed: more may be tried.
         """
+        stuck = (self.steps > 0) & (self.kept == 0) & (self.losses[0][0] > 0)
         return Refinement.of(
             problem.evidence,
             self.before,
             self.after,
-            status=statuses(self.converged, f"ran out of steps: try steps={max(2 * steps, 1)}"),
+            status=tuple(
+                STUCK if is_stuck else said
+                for said, is_stuck in zip(
+                    statuses(self.converged, f"ran out of steps: try steps={max(2 * steps, 1)}"),
+                    stuck.tolist(),
+                    strict=True,
+                )
+            ),
             losses=torch.cat(self.losses),
             steps=self.steps,
             pivots=tuple(site.name for site in problem.pivots),
@@ -157,30 +169,34 @@ def iterate(
         EvidenceError: The loss of an image isn't a finite number.
     """
     rows = torch.arange(len(point.objective), device=point.objective.device)
-    active = torch.ones_like(rows, dtype=torch.bool)
-    stale, best = torch.zeros_like(rows), point.objective
+    moves = active = torch.ones_like(rows, dtype=torch.bool)
+    stale, start, best = torch.zeros_like(rows), point.objective, point.objective
     _refuse(point, rows, active, "The model's outputs aren't finite")
     log = log or Log.start(point, trace=trace)
-    for step in range(1, steps + 1):
+    for step in range(1, steps + 1 + (moving.retries if steps else 0)):
+        if step > steps:  # only those go on that have come to nothing yet
+            active = active & moves & (log.kept[rows] == 0)
         if not bool(active.any()):
-            log.repeat(steps - step + 1)
+            log.repeat(max(steps - step + 1, 0))
             break
         moves = moving.aim(point)
         stay = active.nonzero().flatten()
         if 2 * len(stay) <= len(rows) and moving.splits(stay):
             moving.take(stay)
-            rows, active, stale, best = rows[stay], active[stay], stale[stay], best[stay]
-            moves = moves[stay]
+            rows, active, stale, moves = rows[stay], active[stay], stale[stay], moves[stay]
+            start, best = start[stay], best[stay]
         moving.step()
         point = moving.look(grad=step < steps)
-        _refuse(point, rows, active, moving.hint)
+        if not moving.retries:
+            _refuse(point, rows, active, moving.hint)
         fell = best - point.objective > stop.tolerance * best.abs()
-        better = point.objective < best if keep == "best" else torch.ones_like(fell)
+        lower = (point.objective < best + moving.rounding * best.abs()) & (point.objective < start)
+        better = lower if keep == "best" else torch.ones_like(fell)
         log.note(rows, active & moves, better, point)
         if result is not None:
             for name, activation in moving.activations().items():
                 result[name][rows[active & better]] = activation[active & better]
-        best = torch.minimum(best, point.objective)
+        best = torch.where(lower, torch.minimum(best, point.objective), best)
         if stop.patience is not None:
             stale = torch.where(fell, 0, stale + 1)
             active = active & (stale < stop.patience)

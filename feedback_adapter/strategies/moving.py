@@ -51,8 +51,16 @@ class Moving(abc.ABC):
         given: Activations fixed before, `{site name: (batch, ...)}`.
     """
 
-    hint: str
+    hint: str = ""
     """What to try where a loss isn't a finite number."""
+
+    retries: int = 0
+    """Steps beyond the last one for images that have come to nothing yet. A solver with retries
+    turns back by itself where a loss has risen or isn't a finite number."""
+
+    rounding: float = 0.0
+    """Share of itself by which an objective may rise and still count as the best: of two that
+    are equal but for rounding the later is kept, whatever the batch."""
 
     def __init__(
         self,

@@ -21,6 +21,19 @@ from feedback_adapter.strategies.plane import Plane, exact, like
 
 __all__ = ["Newton", "NewtonOptions"]
 
+SHORTER = 0.25
+"""What is left of a step after which the objective is higher than before it."""
+
+FLAT = 1e2
+"""Times the rounding of numbers, a gradient of this share of its evidence part is none."""
+
+CONVERGED = 1e-3
+"""An image is done when its last step made the loss fall by no more than this share of itself."""
+
+PARALLEL = 0.1
+"""Sine of the least angle between gradient and change at which the two span a plane: at a smaller
+one rounding would decide, and there is less to gain than its square."""
+
 
 @dataclasses.dataclass(frozen=True)
 class NewtonOptions:
@@ -59,7 +72,9 @@ class Newton(Strategy[NewtonOptions]):
         steps = self.options.steps
         moving = GaussNewton(problem, self.options.prior_std)
         log = iterate(moving, moving.init(grad=steps > 0), steps, trace=self.options.trace)
-        log.converged = log.kept < steps  # the last step was no better
+        losses, last = torch.cat(log.losses), log.steps[None]
+        now, past = losses.gather(0, last)[0], losses.gather(0, (last - 1).clamp(min=0))[0]
+        log.converged = past - now <= CONVERGED * past
         return log.refinement(problem, steps=steps)
 
 
@@ -71,7 +86,8 @@ class GaussNewton(Moving):
         prior_std: See `NewtonOptions`.
     """
 
-    hint = "Try a smaller prior_std, or another pivot"
+    retries = 8
+    rounding = 1e-6
 
     def __init__(self, problem: Problem, prior_std: float) -> None:
         super().__init__(problem)
@@ -84,6 +100,7 @@ class GaussNewton(Moving):
         activations = self.tail.activations
         self.scales = [_mean_square(a) for a in activations] if len(activations) > 1 else []
         self.length = torch.zeros_like(exact(point.losses))  # squared, of the change
+        self.back, self.value = self.points, exact(point.objective)  # to turn back to
         self.unrefined = point.outputs.detach()
         return point
 
@@ -98,6 +115,12 @@ class GaussNewton(Moving):
 
     def aim(self, point: Point) -> Tensor:
         """The gradients at the outputs and at the pivots. See `Moving.aim`."""
+        value = exact(point.objective)
+        self.rose = ~(value <= self.value + self.rounding * self.value.abs())
+        self.value = torch.where(self.rose, self.value, value)
+        self.directions: list[Tensor] | None = None
+        if self.weight is not None and (not point.losses.requires_grad or bool(self.rose.all())):
+            return self.error > 0  # some turn back, none goes on
         if not point.losses.requires_grad:
             raise self.leads_nowhere()
         values = [value for value in point.outputs.values() if value.requires_grad]
@@ -115,47 +138,65 @@ class GaussNewton(Moving):
         return self.error > 0
 
     def step(self) -> None:
-        """Move to the lowest place of the plane. See `Moving.step`."""
-        error, directions, first = self.error, self.directions, self.weight is None
+        """Move to the lowest place of the plane, or turn back. See `Moving.step`."""
+        start, before = self.points, self.back
+        if self.directions is not None:
+            self._go(self.directions)
+            self.back = start
+        if bool(self.rose.any()):
+            short = [torch.lerp(b, p, SHORTER) for b, p in zip(before, start, strict=True)]
+            self.points = _where(self.rose, short, self.points)
+            self.back = _where(self.rose, before, self.back)
+            self.length = torch.where(self.rose, self._inner(self._changes()), self.length)
+
+    def _go(self, directions: list[Tensor]) -> None:
+        """Move to the lowest place of the plane."""
+        error, first = self.error, self.weight is None
         changes = [] if first else self._changes()
         if self.scales:
             directions = [d * s for d, s in zip(directions, self.scales, strict=True)]
         if self.weight is not None:
-            weight = self.weight
-            pairs = zip(directions, changes, strict=True)
-            directions = [torch.addcmul(d, c, like(weight, c)) for d, c in pairs]
+            directions = _plus(directions, changes, self.weight)
         steep = self._inner(directions)
         if self.weight is None:
             self.response = steep / error.clamp(min=1e-30)  # of logits to activations, squared
             self.weight = self.response / self.prior_std**2
         # as far down the gradient as moves the logits about as much as they are off
         size = -(error / (self.response * steep).clamp(min=1e-30)).sqrt()
+        flat = FLAT * torch.finfo(steep.dtype).eps  # below it the gradient is rounding
+        size = torch.where(steep > flat**2 * self.response * error, size, 0.0)
+        both, mixed = torch.zeros_like(self.rose), torch.zeros_like(size)
+        if changes:
+            # what of the gradient isn't along the change already, unless next to nothing is left
+            mixed = self._inner(directions, changes)
+            along = mixed / self.length.clamp(min=1e-30)
+            apart = _plus(directions, changes, -along)
+            rest = self._inner(apart)
+            both = rest > PARALLEL**2 * steep
+            directions = _where(both, apart, directions)
+            size = torch.where(both, size * (steep / rest.clamp(min=0.1 * steep)).sqrt(), size)
+            steep, mixed = torch.where(both, rest, steep), torch.where(both, 0.0, size * mixed)
         with torch.no_grad():
-            probe = [
-                torch.addcmul(point, direction, like(size, direction))
-                for point, direction in zip(self.points, directions, strict=True)
-            ]
+            probe = _plus(self.points, directions, size)
             there = self.problem.read(self.tail.run(self.edits(probe)))
-        mixed = size * self._inner(directions, changes) if changes else torch.zeros_like(size)
         gram = (size * size * steep, mixed, self.length)
         evidence = self.problem.evidence
         ends = [evidence.read(outputs) for outputs in (self.here, there, self.unrefined)]
         plane = Plane(ends[0], ends[1], ends[2], gram, self.weight, evidence)
-        ahead, back = plane.lowest(1 if first else 2).unbind(1)
+        ahead, back = plane.lowest(both).unbind(1)
         self.length = plane.square(ahead, back)
-        for index, direction in enumerate(directions):
-            move = like(ahead * size, direction)
-            if changes:
-                self.points[index].addcmul_(changes[index], like(back, direction))
-                self.points[index].addcmul_(direction, move)
-            else:
-                self.points[index] = torch.addcmul(self.points[index], direction, move)
+        self.points = _plus(self.points, directions, ahead * size)
+        for point, change in zip(self.points, changes, strict=False):
+            point.addcmul_(change, like(back, change))
 
     def take(self, rows: Tensor) -> None:
         """Go on with some of the images. See `Moving.take`."""
         super().take(rows)
         self.scales = [scale[rows] for scale in self.scales]
-        self.directions = [direction[rows] for direction in self.directions]
+        if self.directions is not None:
+            self.directions = [direction[rows] for direction in self.directions]
+        self.back = [point[rows] for point in self.back]
+        self.rose, self.value = self.rose[rows], self.value[rows]
         self.unrefined, self.here = self.unrefined.take(rows), self.here.take(rows)
         self.error, self.length = self.error[rows], self.length[rows]
         if self.weight is not None:
@@ -177,6 +218,18 @@ class GaussNewton(Moving):
                 part = torch.einsum("bi,bi->b", flat, exact(right[index]).flatten(1))
             parts.append(part / exact(self.scales[index]).flatten() if self.scales else part)
         return torch.stack(parts).sum(0)
+
+
+def _plus(points: Sequence[Tensor], directions: Sequence[Tensor], far: Tensor) -> list[Tensor]:
+    """Points moved along directions, by a number per image, (batch,)."""
+    pairs = zip(points, directions, strict=True)
+    return [torch.addcmul(p, d, like(far, d)) for p, d in pairs]
+
+
+def _where(which: Tensor, some: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """Some images' tensors from one list, (batch,) bool, the others' from another one."""
+    pairs = zip(some, others, strict=True)
+    return [torch.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs]
 
 
 def _mean_square(activation: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Plane:
         return loss + self.weight / 2 * self.square(ahead, back)
 
     @torch.enable_grad()
-    def _expand(self, place: Tensor, axes: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _expand(self, place: Tensor, both: Tensor, axes: int) -> tuple[Tensor, Tensor, Tensor]:
         """Value (batch,), slope and curvature of the objective in the first one or two axes."""
         leaf = place.detach().requires_grad_()
         value = self.objective(leaf)
@@ -74,26 +74,31 @@ class Plane:
             torch.autograd.grad(slope[:, axis].sum(), leaf, retain_graph=axis + 1 < axes)[0]
             for axis in range(axes)
         ]
-        curvature = torch.stack(rows, 1).detach()[:, :, :axes]
-        return value.detach(), slope.detach()[:, :axes], curvature
+        curvature, slope = torch.stack(rows, 1).detach()[:, :, :axes], slope.detach()[:, :axes]
+        if axes > 1:
+            free = torch.stack([torch.ones_like(both), both], 1).to(slope)
+            curvature = curvature * free[:, :, None] * free[:, None] + torch.diag_embed(1 - free)
+            slope = slope * free
+        return value.detach(), slope, curvature
 
-    def lowest(self, axes: int) -> Tensor:
+    def lowest(self, both: Tensor) -> Tensor:
         """Where the objective is lowest (batch, 2), by Newton's method with Levenberg's damping.
 
         Args:
-            axes: 1 where there is no change so far, else 2.
+            both: (batch,) bool, which images are to move along the change so far as well.
         """
+        axes = 2 if bool(both.any()) else 1
         place = torch.zeros(len(self.weight), 2, dtype=self.weight.dtype, device=self.weight.device)
         damping = torch.full_like(self.weight, 1e-6)
         going = torch.ones_like(damping, dtype=torch.bool)
-        value, slope, curvature = self._expand(place, axes)
+        value, slope, curvature = self._expand(place, both, axes)
         for _ in range(SEARCH):
             diagonal = curvature.diagonal(dim1=1, dim2=2).abs()
             ridge = torch.diag_embed(damping[:, None] * diagonal + 1e-20)
             move, _ = torch.linalg.solve_ex(curvature + ridge, slope)
             trial = place.clone()
             trial[:, :axes] -= move.nan_to_num(0.0, 0.0, 0.0)
-            found, *derivatives = self._expand(trial, axes)
+            found, *derivatives = self._expand(trial, both, axes)
             rounding = 8 * torch.finfo(value.dtype).eps * value.abs()
             lower = going & (found <= value + rounding)
             going = going & ((value - found > ENOUGH * value) | ~lower)

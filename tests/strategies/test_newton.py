@@ -1,7 +1,10 @@
 """Gauss-Newton: the exact solution where the tail is linear, and what every strategy promises."""
 
 import pytest
+import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import feedback_adapter as fa
@@ -10,6 +13,7 @@ from feedback_adapter.networks.decoder import CaptionDecoder
 from feedback_adapter.plugins import strategy as strategy_named
 from feedback_adapter.refinement import CONVERGED
 from feedback_adapter.strategies import NewtonOptions
+from feedback_adapter.strategies.loop import STUCK
 from feedback_adapter.testing import check_strategy, tiny_adapter, tiny_images, untouched
 
 LABELS = list("abcd")
@@ -155,7 +159,7 @@ def test_no_image_looks_at_another():
     assert batch.steps[nothing].max() == 0
 
 
-def test_the_model_is_restored_after_an_error():
+def test_a_loss_that_is_no_number_is_turned_back_from():
     adapter = tiny_adapter()
     told = fa.Labels({"cat": 1}).bind(adapter.outputs, 2)
     calls = []
@@ -163,9 +167,59 @@ def test_the_model_is_restored_after_an_error():
     told.loss = lambda outputs: (
         calls.append(1) or loss(outputs) * (1 if len(calls) < 3 else torch.nan)
     )
+    with untouched(adapter.model):
+        result = adapter.refine(tiny_images(2), told, strategy="newton", pivots="stem")
+    assert torch.equal(result.refined, result.before)
+    assert result.losses.isfinite().all()
+    assert result.status == (STUCK, STUCK)
+    told.loss = lambda outputs: loss(outputs) * torch.nan
     error = pytest.raises(EvidenceError, match="The evidence loss of image 0 is nan")
     with untouched(adapter.model), error:
         adapter.refine(tiny_images(2), told, strategy="newton", pivots="stem")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_gains_on_a_small_transformer_as_residual_does(seed):
+    torch.manual_seed(seed)
+    model = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=4, img_size=32, patch_size=8, embed_dim=16, depth=2,
+        num_heads=2,
+    )  # fmt: skip
+    adapter = fa.wrap(model.eval(), labels=list("abcd"))
+    result = adapter.refine(torch.rand(4, 3, 32, 32), fa.Labels({"a": 1}), strategy="newton")
+    assert result.improved.all()
+
+
+@pytest.mark.parametrize(("steps", "most"), [(1, 1e-6), (2, 1e-5), (3, 2e-5), (8, 1e-5)])
+@pytest.mark.parametrize("pivots", ["global_pool", "layer4", ["layer3", "layer4"]])
+def test_an_image_alone_is_as_in_a_batch_in_float32(steps, most, pivots):
+    torch.manual_seed(0)
+    labels = ["a", "b", "c", "d"]
+    adapter = fa.wrap(timm.create_model("resnet18", num_classes=4).eval(), labels=labels)
+    images, told = torch.rand(8, 3, 64, 64), fa.Labels({"a": 1, "c": 0})
+    arguments = {"strategy": "newton", "pivots": pivots, "steps": steps}
+    batch = adapter.refine(images, told, **arguments)
+    for i in range(8):
+        alone = adapter.refine(images[i : i + 1], told, **arguments)
+        torch.testing.assert_close(alone.refined[0], batch.refined[i], atol=most, rtol=0)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6), st.floats(0.05, 200), st.sampled_from([1, 2, 5]), st.booleans())
+def test_it_never_ends_above_where_it_began(seed, prior_std, steps, two):
+    torch.manual_seed(seed)
+    layers = [nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 8), nn.Sigmoid()]
+    net = nn.Sequential(*layers, nn.Linear(8, 4))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(torch.empty(()).uniform_(0.1, 20))
+    adapter = fa.wrap(net, labels=list("abcd"))
+    values = [{k: float(torch.rand(()) > 0.5) for k in "abc"[: 1 + i % 3]} for i in range(5)]
+    result = adapter.refine(
+        torch.randn(5, 3, 2, 2), fa.Labels(values), strategy="newton", prior_std=prior_std,
+        pivots=["1", "3"] if two else ["1"], steps=steps,
+    )  # fmt: skip
+    assert (result.loss <= result.losses[0]).all()
 
 
 def test_bfloat16():

@@ -93,6 +93,8 @@ def read_photo(file: str | os.PathLike[str] | BinaryIO, name: str | None = None)
 
 
 def _rgb(photo: Image.Image) -> Image.Image:
+    if photo.format == "EPS":
+        raise ValueError("PostScript is a program, and programs in pictures aren't run")
     photo.load()
     if 0 in photo.size:
         raise ValueError(f"it has {photo.width} x {photo.height} pixels, nothing to see")
@@ -118,7 +120,7 @@ def _rgb(photo: Image.Image) -> Image.Image:
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    return (pixels / 257).round().astype(np.uint8)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # rounds; 65535 is 255
 
 
 def _of_pixels(pixels: np.ndarray | Tensor, what: str, layout: str) -> Image.Image:

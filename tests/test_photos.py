@@ -109,6 +109,17 @@ def test_of_an_animation_the_first_frame_is_taken(suffix: str, tmp_path: Path) -
     assert close(as_rgb(path).getpixel((4, 4)), RED, 8)
 
 
+def test_postscript_is_not_run(tmp_path: Path) -> None:
+    path = saved(Image.new("RGB", (8, 8), RED), tmp_path / "x.eps")
+    with pytest.raises(InputError, match="PostScript is a program"):
+        as_rgb(path)
+
+
+def test_16_bits_are_rounded_to_the_nearest_of_8() -> None:
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    assert np.array_equal(np.asarray(as_rgb(every))[..., 0], (every / 257).round())
+
+
 def test_one_bit_and_palette_and_ycbcr_photos() -> None:
     assert as_rgb(Image.new("1", (2, 2), 1)).getpixel((0, 0)) == WHITE
     assert as_rgb(Image.new("RGB", (2, 2), RED).convert("P")).getpixel((0, 0)) == RED

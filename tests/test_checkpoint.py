@@ -229,6 +229,9 @@ def test_files_are_inside_the_folder(saved, name):
     [
         ({"transform": {"sizes": [3, 3]}}, r"'transform.sizes' is not a key.*'size'"),
         ({"transform": {"size": [3]}}, r"'transform.size' is \[3\]: it must be two whole numbers"),
+        ({"transform": {"std": [0, 1, 1]}}, r"'transform' can't be used: .* each std is above 0"),
+        ({"transform": {"mean": [0, 1]}}, r"'transform' can't be used: mean=\[0, 1\]"),
+        ({"transform": {"interpolation": "cubic"}}, r"no interpolation 'cubic'.*'bicubic'"),
         ({"architecture": {"libary": "timm"}}, r"'architecture.libary' is not a key"),
         ({"outputs": None}, r"'outputs' is None: it must be an object"),
         ({"outputs": {}}, r"'outputs' is empty"),

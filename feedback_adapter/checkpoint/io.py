@@ -29,7 +29,7 @@ from feedback_adapter.checkpoint.outline import outline_of
 from feedback_adapter.checkpoint.rebuild import recover
 from feedback_adapter.checkpoint.tensors import check_shapes, fill, state_of
 from feedback_adapter.defaults import Defaults
-from feedback_adapter.errors import CheckpointError
+from feedback_adapter.errors import CheckpointError, InputError
 from feedback_adapter.outputs import Output
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.strategies.solvers import solver_note, solver_of
@@ -83,7 +83,7 @@ def read(
     return Checkpoint(
         model.to(device).eval(),
         outputs,
-        Transform(**config["transform"]) if config.get("transform") else None,
+        _transform(config.get("transform"), folder),
         _defaults(config.get("refine") or {}),
         read_priors(folder, config),
         card,
@@ -106,6 +106,13 @@ def _output(model: nn.Module, key: str, note: Mapping[str, Any], folder: Path) -
         part,
         note.get("exclusive"),
     )
+
+
+def _transform(note: Mapping[str, Any] | None, folder: Path) -> Transform | None:
+    try:
+        return Transform(**note) if note else None
+    except InputError as error:
+        raise CheckpointError(f"{folder}: 'transform' can't be used: {error}") from error
 
 
 def _defaults(note: Mapping[str, Any]) -> Defaults:

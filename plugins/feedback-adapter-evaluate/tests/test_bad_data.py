@@ -273,13 +273,14 @@ def flickr(folder: Path, tokens: bytes, train: str = "a.png", test: str = "b.png
     return folder
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_captions_may_hold_characters_that_count_as_line_breaks(end: bytes, tmp_path: Path) -> None:
     odd = "A dog\u2028in\x85the\x0bsnow\x1c, or\u2029a\x0ccat"
-    tokens = ["a.png#0\tOne", f"a.png#1\t{odd}", "b.png#0\tA\rcat\twith a tab", "", ""]
+    cat = "A\rcat\twith a tab" if end != b"\r" else "A cat"
+    tokens = ["a.png#0\tOne", f"a.png#1\t{odd}", f"b.png#0\t{cat}", "", ""]
     folder = flickr(tmp_path, end.join(line.encode() for line in tokens))
     data = read_captions(folder, "caption-words")
-    assert data.captions == (("One", odd), ("A\rcat\twith a tab",))
+    assert data.captions == (("One", odd), (cat,))
 
 
 @pytest.mark.parametrize(
@@ -319,12 +320,23 @@ def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["tinyimagenet-fine", "caption-words", "nonsense", 5, None, []])
 def test_sources_and_labels_that_are_none(source: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'dog' is one text|no data source"):
+    with pytest.raises(DataError, match=r"'dog' isn't a list|no data source"):
         read(tmp_path, "dog", source)
     with pytest.raises(
         DataError, match=r"no data source|no folder|There is no|No Flickr8k|No Tiny"
     ):
         read(tmp_path, ["dog"], source)
+
+
+@pytest.mark.parametrize("labels", [5, [5], [["dog"]], [None], {"dog": 1}.keys(), ("dog", b"cat")])
+@pytest.mark.parametrize("source", ["coco-objects", "coco-caption-words"])
+def test_labels_are_names(labels: Any, source: str, tmp_path: Path) -> None:
+    folder = coco(tmp_path)
+    if isinstance(labels, type({}.keys())):
+        assert read(folder, labels, source).labels == ("dog",)
+        return
+    with pytest.raises(DataError, match="isn't a list of names"):
+        read(folder, labels, source)
 
 
 def changed(content: Any, draw: Any) -> Any:

@@ -237,3 +237,9 @@ def test_captions_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "captions_val2014.json").write_text('{"images": []}')
     with pytest.raises(DataError, match="it has no 'annotations'"):
         read_any_captions(tmp_path, "coco-caption-words")
+
+
+@pytest.mark.parametrize("folder", [None, 5, "~nobody-of-this-name/x", "x\0y", "x" * 5000, b"x"])
+def test_what_is_no_folder(folder) -> None:
+    with pytest.raises(DataError, match=r"no folder|can't be a folder"):
+        read(folder, None, "coco-objects")

@@ -10,7 +10,7 @@ and its labels; `read` finds the images and the truth for those labels in a fold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from fa_evaluate.data import coco, coco_captions, flickr8k, tinyimagenet
@@ -58,8 +58,11 @@ def read(directory: str | Path, labels: Sequence[str] | None, source: str) -> La
         DataError: Unknown source, no such folder, a layout that is not recognised
             (the message says what was looked for and where), or unknown labels.
     """
-    if isinstance(labels, str):
-        raise DataError(f"labels={labels!r} is one text: pass a list of names.")
+    if isinstance(labels, str) or not (
+        labels is None
+        or (isinstance(labels, Iterable) and all(isinstance(label, str) for label in labels))
+    ):
+        raise DataError(f"labels={labels!r} isn't a list of names.")
     if str(source) not in SOURCES:
         raise DataError(f"There is no data source {source!r}. {did_you_mean(source, SOURCES)}")
     return SOURCES[source](_folder(directory, source), labels)
@@ -84,7 +87,10 @@ def read_captions(directory: str | Path, source: str) -> CaptionedImages:
 
 
 def _folder(directory: str | Path, source: str) -> Path:
-    folder = Path(directory).expanduser()
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {str(folder)!r} to read {source!r} data from.")
-    return folder
+    try:
+        folder = Path(directory).expanduser()
+        if folder.is_dir():
+            return folder
+    except (TypeError, OSError, RuntimeError) as error:
+        raise DataError(f"{directory!r} can't be a folder: {error}") from error
+    raise DataError(f"There is no folder {str(folder)!r} to read {source!r} data from.")

@@ -46,14 +46,15 @@ _WORDS = {dict: "an object {...}", list: "a list [...]", str: "text", int: "a wh
 
 
 def read_lines(path: Path) -> list[str]:
-    r"""The lines of a text file in UTF-8, which end with \n or \r\n and nothing else.
+    r"""The lines of a text file in UTF-8, which end with \n or \r\n, or with \r if no \n is there.
 
     Captions may hold other characters that Unicode counts as line breaks.
 
     Raises:
         DataError: It is missing, isn't a regular file, or isn't text.
     """
-    return [line.removesuffix("\r") for line in _text(path).split("\n")]
+    text = _text(path)
+    return [line.removesuffix("\r") for line in text.split("\n" if "\n" in text else "\r")]
 
 
 def read_json(path: Path, expected: type) -> Any:

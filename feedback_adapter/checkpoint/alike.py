@@ -13,7 +13,7 @@ from feedback_adapter.checkpoint.rebuild import stem_channels
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.sites import frozen
 from feedback_adapter.sites.nested import named_tensors
-from feedback_adapter.transform import Transform
+from feedback_adapter.transform import PhotoTransform
 
 __all__ = ["check_alike"]
 
@@ -21,7 +21,7 @@ _ROUNDING = 1e-6
 """How far outputs in float64 may be apart, as a share of the largest."""
 
 
-def check_alike(model: nn.Module, again: nn.Module, transform: Transform | None) -> None:
+def check_alike(model: nn.Module, again: nn.Module, transform: PhotoTransform | None) -> None:
     """Check that two models return the same for random images, of two sizes where they can.
 
     Args:
@@ -57,7 +57,7 @@ def check_alike(model: nn.Module, again: nn.Module, transform: Transform | None)
         )
 
 
-def _images(model: nn.Module, transform: Transform | None) -> Iterator[Tensor]:
+def _images(model: nn.Module, transform: PhotoTransform | None) -> Iterator[Tensor]:
     """One random image of each size that the model may take, the likeliest first."""
     usual = getattr(model, "pretrained_cfg", None)
     sizes: list[tuple[int, int]] = [transform.size] if transform is not None else []

@@ -43,6 +43,13 @@ class Pooled(nn.Module):
         return flat.unflatten(1, (self.classes, -1)).mean(2)
 
 
+def wrapped_by(family: Family, model: nn.Module) -> str:
+    """What makes (batch, classes) logits of a family's model, in a few words."""
+    parts = ["its backbone"] if family.part == "detection" else []
+    parts += ["means of what it returns"] if isinstance(model, Pooled) else []
+    return ", ".join(parts) or "as it is"
+
+
 def build(family: Family) -> tuple[nn.Module, Tensor]:
     """The family's model with random weights, in evaluation mode, and two random images."""
     torch.manual_seed(0)
@@ -155,10 +162,14 @@ def check(model: nn.Module, images: Tensor, *, places: int = 7) -> dict[str, Any
             break
     else:
         reasons += [f"{name}: losses {r.losses.tolist()}" for name, r in results.items()]
+    newton = adapter.refine(images, evidence, strategy="newton")
+    if not bool(newton.improved.all()):
+        reasons.append(f"newton: losses {newton.losses.tolist()}")
     changed = differences(before, snapshot(model))
     reasons += [f"not restored: {changed[:3]}"] if changed else []
     return {
         "sites": len(sites), "exact": exact, "gradient": gradient, "refined": refined,
+        "newton": bool(newton.improved.all()),
         "restored": not changed, "reason": "; ".join(reasons), "rounding": rounding,
         "step_size": size,
     }  # fmt: skip

@@ -40,7 +40,8 @@ class Coarse(Unbound):
         through: Which of the model's predictions should agree: `"classes"`, the fine
             classes (loss = -log of the probability that it is one of the set, in nats);
             `"head"`, an output of the model whose labels are the coarse classes (loss =
-            its cross-entropy, as in the paper); or `"both"`.
+            its cross-entropy, as in the paper); or `"both"`. Whatever it is, the coarse class
+            holds afterwards in both outputs, where both are there.
         confidence: How far to trust it, in [0, 1]: multiplies the loss, and the clamp
             moves that share of the way.
         output: Which output has the fine classes; needed only where it isn't clear.
@@ -86,23 +87,29 @@ class Coarse(Unbound):
             for name, spec in specs.items()
             if spec.kind == "multiclass" and known and all(find(c, spec.labels) for c in known)
         ]
+        if self.through != "classes" and not heads:
+            raise EvidenceError(
+                f"through={self.through!r} needs an output whose labels are the coarse classes "
+                f"({', '.join(known[:3])}); this model has {list(specs)}. Use 'classes'."
+            )
         masks: dict[str, Tensor] = {}
-        if self.through != "head":
+        stated: list[str] = []
+        try:
             fine = self._fine(specs, heads)
             spec = specs[fine]
             groups = spec.hierarchy if self.hierarchy is None else self.hierarchy
             members = {name: members_of(name, spec.labels, groups) for name in known}
             masks[fine] = _mask(named, members, len(spec.labels))
-        if self.through != "classes":
-            if not heads:
-                raise EvidenceError(
-                    f"through={self.through!r} needs an output whose labels are the coarse classes "
-                    f"({', '.join(known[:3])}); this model has {list(specs)}. Use 'classes'."
-                )
+            stated += [fine] if self.through != "head" else []
+        except EvidenceError:
+            if self.through != "head":
+                raise
+        if heads and heads[0] not in masks:
             labels = specs[heads[0]].labels
             members = {name: [place(name, labels)] for name in known}
             masks[heads[0]] = _mask(named, members, len(labels))
-        sets = _Sets(masks, torch.full((batch,), self.confidence))
+        stated += heads[:1] if self.through != "classes" else []
+        sets = _Sets(masks, torch.full((batch,), self.confidence), stated)
         consistent(sets.certain(), specs)
         return sets
 
@@ -123,10 +130,13 @@ class Coarse(Unbound):
 
 
 class _Sets(Evidence):
-    """A label of an output lies in a set: `{output: (batch, labels) bool}`; empty: not known."""
+    """A label of an output lies in a set: `{output: (batch, labels) bool}`; empty: not known.
 
-    def __init__(self, masks: dict[str, Tensor], confidence: Tensor) -> None:
-        self.masks, self.confidence = masks, confidence
+    All outputs with a set hold it after the clamp; those of `stated` are in the loss.
+    """
+
+    def __init__(self, masks: dict[str, Tensor], confidence: Tensor, stated: Sequence[str]) -> None:
+        self.masks, self.confidence, self.stated = masks, confidence, tuple(stated)
 
     def certain(self) -> list[Certain]:
         """See `Evidence.certain`."""
@@ -138,7 +148,8 @@ class _Sets(Evidence):
 
     def loss(self, outputs: Outputs) -> Tensor:
         total: list[Tensor] = []
-        for mask, log_p_any in self._inside(outputs).values():
+        inside = self._inside(outputs)
+        for mask, log_p_any in (inside[name] for name in self.stated):
             total.append(torch.where(mask.any(1), -log_p_any, 0.0))
         return torch.stack(total).sum(0) * self.confidence.to(total[0])
 
@@ -172,7 +183,7 @@ class _Sets(Evidence):
 
     def take(self, rows: Tensor) -> _Sets:
         masks = {name: mask[rows.to(mask.device)] for name, mask in self.masks.items()}
-        return _Sets(masks, self.confidence[rows.to(self.confidence.device)])
+        return _Sets(masks, self.confidence[rows.to(self.confidence.device)], self.stated)
 
     def _inside(self, outputs: Outputs) -> dict[str, tuple[Tensor, Tensor]]:
         """Each mask, and the log-probability (batch,) that one of its labels holds."""

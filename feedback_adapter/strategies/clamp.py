@@ -33,14 +33,14 @@ class Clamp(Strategy[ClampOptions]):
 
 
 def where_it_is_enough(facts: Facts) -> float:
-    """How well the clamp suits: best where all that is known is about classes of one output.
+    """How well the clamp suits: best where all that is known is about classes.
 
     Whatever else the model predicts, the clamp says nothing of it. So it isn't preferred where
     there are other outputs, unless these are the coarse classes of the same output.
     """
     known = [name for name, mask in facts.known().items() if bool(mask.any())]
-    if len(known) != 1 or facts.outputs[known[0]].kind != "multiclass":
+    if not known or any(facts.outputs[name].kind != "multiclass" for name in known):
         return 0.0
-    coarse = set(facts.outputs[known[0]].hierarchy or ())
-    others = [spec.labels for name, spec in facts.outputs.items() if name != known[0]]
+    coarse = {label for name in known for label in facts.outputs[name].hierarchy or ()}
+    others = [spec.labels for name, spec in facts.outputs.items() if name not in known]
     return 2.0 if all(coarse.issuperset(labels) for labels in others) else 0.0

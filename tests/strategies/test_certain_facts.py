@@ -93,3 +93,36 @@ def test_the_clamp_moves_nothing_else():
 def test_the_clamp_is_chosen_where_only_classes_of_one_output_are_known(kind, second, told, chosen):
     adapter = tiny_adapter(kind, second=second)
     assert adapter.refine(tiny_images(2), told).strategy == chosen
+
+
+class FineAndCoarse(torch.nn.Module):
+    """Fine classes, and their coarse classes by a head of their own."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.fine, self.coarse = (
+            torch.nn.Linear(a, b) for a, b in [(6, 5), (5, 4), (5, 2)]
+        )
+
+    def forward(self, x):
+        x = self.body(x.flatten(1)).tanh()
+        return {"fine": self.fine(x), "coarse": self.coarse(x)}
+
+
+@pytest.mark.parametrize("through", ["classes", "head", "both"])
+@pytest.mark.parametrize("strategy", ["auto", "clamp", "newton", "residual"])
+def test_a_coarse_class_holds_in_both_outputs_whatever_agrees_with_it(strategy, through):
+    outputs = {
+        "fine": fa.Output(("cat", "dog", "ball", "snow"), "multiclass", "fine", hierarchy=PETS),
+        "coarse": fa.Output(("pet", "thing"), "multiclass", "coarse"),
+    }
+    adapter = fa.Adapter(FineAndCoarse().eval(), outputs)
+    images = torch.randn(6, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+    told = fa.Coarse(["pet", "thing"] * 3, through=through)
+    result = adapter.refine(images, told, strategy=strategy, pivots="body")
+    fine, coarse = result.after["fine"].softmax(1), result.after["coarse"].softmax(1)
+    assert (fine[::2, :2].sum(1) > 1 - 1e-5).all()
+    assert (coarse[::2, 0] > 1 - 1e-5).all()
+    assert (coarse[1::2, 1] > 1 - 1e-5).all()
+    assert result.strategy == ("clamp" if strategy == "auto" else strategy)

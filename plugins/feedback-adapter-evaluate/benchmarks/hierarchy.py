@@ -33,6 +33,14 @@ PIVOTS = {
 }
 FREE = {"strategy": "residual", "patience": None, "keep": "last", "steps": 5}
 CHOSEN: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "clamp": {"strategy": "clamp"},
+    "newton through the classes": {
+        "strategy": "newton", "pivots": [PIVOTS["layer4"]], "through": "classes",
+    },
+    "newton through the coarse head": {
+        "strategy": "newton", "pivots": [PIVOTS["layer4"]], "through": "head",
+    },
     "residual through the coarse head": {
         **FREE, "pivots": [PIVOTS["layer4"]], "through": "head", "solver": "adam",
         "step_size": 0.003,

@@ -57,8 +57,8 @@ def main(
     trust = fit_reliability(train.captions, adapter.labels)
     protocol = TextNearby([int(amount) for amount in amounts.split(",")], draws, batch=100)
     chosen = strategies_of(request)
-    methods = {name: chosen[name] for name in ("residual", "residual-reference")}
-    methods["posterior"] = {"strategy": "posterior"}
+    methods = {name: chosen[name] for name in ("residual", "newton", "residual-reference")}
+    methods |= {name: {"strategy": name} for name in ("posterior", "clamp")}
     photos = request.photos(own)
     rows = protocol.run(
         adapter, photos, own.captions, methods, reliability=trust, checkpoint=CHECKPOINT,

@@ -42,9 +42,9 @@ def data_dir() -> Callable[[str], Path]:
 def command_line(capsys, monkeypatch) -> CommandLine:
     """Run the program in this process: exit code, standard output, standard error."""
 
-    def run(*words: str | Path) -> tuple[int, str, str]:
+    def run(*words: str | Path, columns: int = 200) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["feedback-adapter", *map(str, words)])
-        monkeypatch.setattr(common.console, "_width", 200)
+        monkeypatch.setattr(common.console, "_width", columns)
         capsys.readouterr()
         try:
             main()

@@ -177,7 +177,8 @@ class Plugins:
             note = "".join(
                 f" Plugin {info.name!r} failed to load ({info.reason})." for info in failed
             )
-            raise PluginError(f"There is no {kind} {name!r:.80}. {did_you_mean(name, specs)}{note}")
+            one = "strategy" if kind == "strategies" else kind.removesuffix("s")
+            raise PluginError(f"There is no {one} {name!r:.80}. {did_you_mean(name, specs)}{note}")
         return specs[name][0]
 
     def distribution(self, kind: type[Any]) -> str | None:

@@ -103,7 +103,7 @@ def test_everything_works_beside_failing_plugins(installed, command_line):
     with scoped(entry_points=True):
         result = tiny_adapter().refine(tiny_images(2), fa.Labels({"cat": 1}))
         assert (result.losses[-1] < result.losses[0]).all()
-        with pytest.raises(PluginError, match=r"no strategies 'mine'.*'fa-missing' failed to load"):
+        with pytest.raises(PluginError, match=r"no strategy 'mine'.*'fa-missing' failed to load"):
             tiny_adapter().refine(tiny_images(2), fa.Labels({"cat": 1}), strategy="mine")
         code, out, _ = command_line("plugins")
         assert code == 0
@@ -167,11 +167,11 @@ def test_scoped_adds_for_the_time_of_a_with():
         own = tiny_adapter().refine(images, told, strategy="residual")
         assert torch.equal(result.after, own.after)
         assert inside.infos()[-1].provides == {"strategies": ("twice",)}
-        with scoped(), pytest.raises(PluginError, match="no strategies 'twice'"):
+        with scoped(), pytest.raises(PluginError, match="no strategy 'twice'"):
             plugins.strategy("twice")
         assert plugins.strategy("twice") is SPEC
     assert plugins.plugins() is before
-    with pytest.raises(PluginError, match=r"no strategies 'residual2'. Did you mean 'residual'"):
+    with pytest.raises(PluginError, match=r"no strategy 'residual2'. Did you mean 'residual'"):
         plugins.strategy("residual2")
 
 
@@ -256,7 +256,7 @@ def test_what_a_plugin_adds_is_found_by_name(tmp_path):
         assert plugins.checkpoint("tiny") is checkpoint
         assert plugins.evidence_type("said") is kind
         assert inside.all("checkpoints") == [checkpoint]
-        with pytest.raises(PluginError, match="no checkpoints 'tiyn'. Did you mean 'tiny'"):
+        with pytest.raises(PluginError, match="no checkpoint 'tiyn'. Did you mean 'tiny'"):
             plugins.checkpoint("tiyn")
 
 
@@ -275,7 +275,7 @@ def test_hooks_that_yield_nonsense(hooks, reason):
     info = found.infos()[-1]
     assert (info.name, info.distribution, info.status) == ("mine", "fa-mine", "FAILED")
     assert reason in info.reason
-    with pytest.raises(PluginError, match=r"no strategies 'twice'.*'mine' failed to load"):
+    with pytest.raises(PluginError, match=r"no strategy 'twice'.*'mine' failed to load"):
         found.get("strategies", "twice")
     found.register(plugin(strategies=[SPEC]), "other")  # the name is still free
     assert found.get("strategies", "twice") is SPEC
@@ -294,7 +294,7 @@ def test_a_name_taken_twice_in_one_process():
     assert "strategies 'residual': 'feedback-adapter' and 'fa-x'" in found.infos()[-1].reason
     assert [info.name for info in found.infos() if info.status == "OK"] == ["builtin", "one"]
     assert found.get("strategies", "residual").strategy is Residual
-    with pytest.raises(PluginError, match="no strategies 'mine'"):
+    with pytest.raises(PluginError, match="no strategy 'mine'"):
         found.get("strategies", "mine")
 
 

@@ -82,10 +82,18 @@ def said(
     coarse: list[str] | None = None,
     text: list[str] | None = None,
     others: Sequence[Evidence] = (),
+    images: int = 1,
 ) -> Evidence:
     """What `--know`, `--know-not`, `--know-coarse`, `--text` and `--evidence` express.
 
-    `others` is what is said besides, by `--click` and `--evidence-file`.
+    Args:
+        know: Labels.
+        know_not: Labels.
+        evidence: KIND=TEXT.
+        coarse: Coarse classes.
+        text: Texts.
+        others: What is said besides of each image, by `--click` and `--evidence-file`.
+        images: Of how many images; what the words say is said of all of them.
 
     Raises:
         EvidenceError: Nothing is said, a contradiction, or text that can't be read.
@@ -104,7 +112,6 @@ def said(
         parts.append(Labels({**dict.fromkeys(know, 1), **dict.fromkeys(know_not, 0)}))
     parts += [parse_coarse(name) for name in coarse or []]
     parts += [Text(found) for found in text or []]
-    parts += others
     for item in evidence:
         name, equals, value = item.partition("=")
         spec = evidence_type(name)
@@ -112,6 +119,11 @@ def said(
             how = f"--evidence {name}=TEXT" if spec.parse else "Python"
             raise EvidenceError(f"--evidence {item!r} can't be read: use {how}.")
         parts.append(spec.parse(value))
+    if images > 1:
+        import torch
+
+        parts = [part.take(torch.zeros(images, dtype=torch.long)) for part in parts]
+    parts += others
     if not parts:
         raise EvidenceError(
             "Nothing is known: say something with --know, --know-not, --know-coarse, --text, "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feedback_adapter.cli.common import print_json
+from feedback_adapter.errors import EvidenceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,11 @@ def list_labels(
     if json:
         print_json({"checkpoint": checkpoint, "labels": found})
         return
+    if not any(found.values()):
+        raise EvidenceError(
+            f"{checkpoint!r} has no coarse classes: its outputs have no hierarchy, and its labels "
+            "aren't ImageNet's. Leave out --coarse for its labels."
+        )
     for name, labels in found.items():
         for label in labels:
             typer.echo(f"{name}/{label}" if len(found) > 1 else label)

@@ -97,10 +97,11 @@ def refine(
     photos, others = _per_photo(images, evidence_file)
     clicks = clicked(click or [], radius, photos)
     others += [] if clicks is None else [clicks]
-    known = said(know or [], know_not or [], evidence or [], know_coarse, text, others)
+    known = said(know or [], know_not or [], evidence or [], know_coarse, text, others, len(photos))
     options = options_of(option or [])
     if any(not pivot.strip() for pivot in pivots or []):  # it would be the whole network
         raise SiteError("--pivots '' names no site: feedback-adapter sites lists what can be one.")
+    chosen = "auto" if pivots == ["auto"] else pivots or None
     pictures = _pictures(save_plot, len(photos))
     adapter = _adapter(checkpoint, model, weights)
     if adapter.transform is None:
@@ -114,11 +115,11 @@ def refine(
         for rows, images_read in adapter.transform.batches(photos, batch):
             result = adapter.refine(
                 images_read, known.take(torch.tensor(rows)),
-                strategy=strategy, pivots=pivots or None, **options,
+                strategy=strategy, pivots=chosen, **options,
             )  # fmt: skip
-            if pivots and not result.pivots:
+            if isinstance(chosen, list) and not result.pivots:
                 raise OptionsError(
-                    f"--pivots {pivots[0]!r} says nothing to the strategy {result.strategy!r}, "
+                    f"--pivots {chosen[0]!r} says nothing to the strategy {result.strategy!r}, "
                     "which moves no pivots: leave it out, or name another strategy, such as "
                     "--strategy newton."
                 )

@@ -76,7 +76,67 @@ def test_refine_table(command_line, checkpoint, photos):
     assert "second[red].jpg" in "".join(out.split())  # a long title may be wrapped
 
 
+def test_what_the_words_say_is_said_of_every_photo(command_line, checkpoint, photos):
+    told = ["--evidence", "coarse=wet", "--know-coarse", "wet"]
+    folder = _with_coarse_classes(checkpoint, photos[0].parent / "coarse")
+    code, out, err = command_line("refine", *photos, "-c", folder, *told, "--json")
+    assert (code, err) == (0, "")
+    for image in json.loads(out)["images"]:
+        after = {row["label"]: row["after"] for row in image["predictions"]}
+        assert after["snow"] + after["water"] == pytest.approx(1, abs=1e-3)
+
+
+def test_pivots_auto(command_line, checkpoint, photos):
+    words = ["refine", photos[0], "-c", checkpoint, "--know", "dog", "--json"]
+    said = json.loads(command_line(*words, "--strategy", "newton", "--pivots", "auto")[1])
+    adapter = fa.load(checkpoint)
+    images = adapter.transform.open(photos[0])
+    auto = adapter.refine(images, fa.Labels({"dog": 1}), strategy="newton", pivots="auto")
+    assert said["pivots"] == list(auto.pivots)
+
+
+def _with_coarse_classes(checkpoint: Path, folder: Path) -> Path:
+    groups = {"wet": ["snow", "water"], "dry": ["dog", "ball", "grass", "red"]}
+    adapter = fa.load(checkpoint)
+    output = fa.Output(LABELS, "multiclass", hierarchy=groups)
+    return fa.Adapter(
+        adapter.model, {"output": output}, transform=adapter.transform, card=adapter.card
+    ).save(folder)
+
+
 # ---- lists ----
+
+
+def test_labels(command_line, checkpoint, tmp_path):
+    assert command_line("labels", checkpoint) == (0, "\n".join((*LABELS, "")), "")
+    code, out, _ = command_line("labels", checkpoint, "--json")
+    assert (code, json.loads(out)["labels"]) == (0, {"output": list(LABELS)})
+    coarse = _with_coarse_classes(checkpoint, tmp_path / "coarse")
+    assert command_line("labels", coarse, "--coarse") == (0, "wet\ndry\n", "")
+    code, out, err = command_line("labels", checkpoint, "--coarse")
+    assert (code, out) == (2, "")
+    assert "has no coarse classes" in err
+
+
+def test_labels_of_imagenet(command_line):
+    pytest.importorskip("feedback_adapter_zoo", reason="the checkpoint is the zoo's")
+    labels = command_line("labels", "imagenet-lite0")[1].splitlines()
+    coarse = command_line("labels", "imagenet-lite0", "--coarse")[1].splitlines()
+    assert (len(labels), labels[281]) == (1000, "tabby")
+    assert {"dog", "vehicle", "bird"} <= set(coarse)
+    assert not {"tabby", "entity"} & set(coarse) - {"entity"}
+
+
+def test_the_version(command_line):
+    assert command_line("--version") == (0, f"feedback-adapter {fa.__version__}\n", "")
+
+
+def test_nothing_is_cut_off_at_80_columns(command_line, checkpoint):
+    for words in (["zoo", "list"], ["sites", "test_convnext3"], ["sites", checkpoint]):
+        code, out, _ = command_line(*words, columns=80)
+        assert code == 0
+        assert "…" not in out
+        assert max(map(len, out.splitlines())) <= 80
 
 
 def test_sites_of_a_timm_model(command_line):

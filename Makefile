@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := $(VENV)/.installed-demo
 CHECKPOINTS := zoo/feedback_adapter_zoo/checkpoints
 
-.PHONY: help setup demo test pytest lint style types docs bench coverage zoo zoo-verify clean
+.PHONY: help setup demo test pytest lint style types docs bench stress coverage zoo zoo-verify clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ docs: $(INSTALLED) ## Build the documentation into docs/_build/html; a warning i
 
 bench: $(INSTALLED) ## Measure speed and memory against hand-cut models
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+stress: $(INSTALLED) ## Interrupt refinements, and refine in many threads: nothing may stay behind
+	$(BIN)/python benchmarks/stress.py $(ARGS)
 
 coverage: $(INSTALLED) ## Sweep one model of every timm and torchvision family
 	$(BIN)/python benchmarks/coverage.py $(ARGS)

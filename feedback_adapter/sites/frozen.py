@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from feedback_adapter.errors import ModelError
-from feedback_adapter.sites.intercept import installed, surely
+from feedback_adapter.sites.intercept import answer, intercept, surely
 from feedback_adapter.sites.nested import is_dense, named_tensors
-from feedback_adapter.sites.torch_patches import Change, shortcuts_off, watching
+from feedback_adapter.sites.torch_patches import Change, ThreadState, shortcuts_off
 
 __all__ = ["frozen"]
 
@@ -59,19 +59,29 @@ def frozen(model: nn.Module, *, watch: bool = True) -> Generator[None]:
     changes: list[Change] = [(module, "training", False) for module in model.modules()]
     changes += [(parameter, "requires_grad", False) for parameter in model.parameters()]
     changes += shortcuts_off(model) if watch else []
-    holder = object()
+    holder, thread, calls, late = object(), ThreadState(), intercept(None), False
+
+    def give_back() -> None:
+        if not late:
+            thread.put_back()
+            calls.__exit__()
+        _restore(holder)
+
     try:
-        _set(holder, changes, model)
-        with torch.inference_mode(False), _watched() if watch else contextlib.nullcontext():
+        _set(holder, changes, model, watch)
+        with torch.inference_mode(False), calls:
+            if watch:
+                thread.watch()
             yield
+    except GeneratorExit:  # an interrupt struck before this was told to end: now, other code
+        late = True  # may run in this thread, and what it set is its own
+        raise
     finally:
-        surely(lambda: _restore(holder))
-
-
-@contextlib.contextmanager
-def _watched() -> Generator[None]:
-    with watching(), installed():
-        yield
+        try:
+            surely(give_back)
+        except KeyboardInterrupt:  # maybe before it began
+            surely(give_back)
+            raise
 
 
 class _Held:
@@ -96,12 +106,14 @@ def _assign(owner: Any, name: str, value: Any) -> None:
         setattr(owner, name, value)
 
 
-def _set(holder: object, changes: list[Change], model: nn.Module) -> None:
+def _set(holder: object, changes: list[Change], model: nn.Module, watch: bool) -> None:
     with _lock:
         for module in model.modules():
             if id(module) not in _states:
                 _states[id(module)] = _State(module)
             _states[id(module)].holders.add(holder)
+            if watch:
+                answer(module)
         for owner, name, _ in changes:  # all of them before any is changed
             key = id(owner), name
             if key not in _held:
@@ -161,13 +173,11 @@ class _State:
 
     def put_back(self) -> None:
         for here, before in self.names:
+            _replace(here, before, "_compiled_call_impl")  # the answer, in every module
             if [*map(id, here.values())] == [*map(id, before.values())]:
                 continue
-            for name in here.keys() - before.keys():
-                del here[name]
-            for name, value in before.items():
-                if name != "training" and (name not in here or here[name] is not value):
-                    here[name] = value
+            for name in {*here, *before} - {"training"}:
+                _replace(here, before, name)
         for container, members in self.members:
             _refill(container, members)
         for tensor, version, value in self.tensors:
@@ -187,6 +197,13 @@ def _equal(tensor: Tensor, value: Tensor) -> bool:
         return True
     same = tensor.shape == value.shape
     return same and bool(((tensor == value) | ((tensor != tensor) & (value != value))).all())
+
+
+def _replace(here: dict[str, Any], before: dict[str, Any], name: str) -> None:
+    if name not in before:
+        here.pop(name, None)
+    elif name not in here or here[name] is not before[name]:
+        here[name] = before[name]
 
 
 def _refill(container: Any, members: Any) -> None:

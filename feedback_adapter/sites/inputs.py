@@ -10,7 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from feedback_adapter.errors import FeedbackAdapterError, InputError, SiteError, did_you_mean
+from feedback_adapter.errors import (
+    FeedbackAdapterError,
+    InputError,
+    ModelError,
+    SiteError,
+    did_you_mean,
+)
 from feedback_adapter.sites.nested import map_tensors, named_tensors
 
 __all__ = ["Inputs", "named_errors"]
@@ -138,6 +144,7 @@ def named_errors(model: nn.Module, inputs: Inputs, follows: str | None = None) -
     Raises:
         InputError: The model raised Python's or PyTorch's error. Memory that runs out stays the
             error that it is, and so do kinds of errors that are defined elsewhere.
+        ModelError: Another thread's torch.fx took the model's calls.
         SiteError: It raised only now that it runs again from a pivot on.
     """
     try:
@@ -147,6 +154,11 @@ def named_errors(model: nn.Module, inputs: Inputs, follows: str | None = None) -
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("builtins", "torch"):
             raise  # the user's own kind of error, which the user's code may wait for
+        if isinstance(error, NameError) and "not installed as a submodule" in str(error):
+            raise ModelError(
+                "Another thread is tracing with torch.fx, which takes the module calls of all "
+                "threads meanwhile. Wait until it is done, and call again."
+            ) from error
         said = f"{type(error).__name__} ({str(error).strip()[:300]})"
         if follows is not None:
             raise SiteError(

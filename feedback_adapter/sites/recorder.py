@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from feedback_adapter.sites.inputs import Inputs, named_errors
 from feedback_adapter.sites.intercept import intercept, plain_call
 from feedback_adapter.sites.nested import is_dense, map_tensors, named_tensors, replace_tensor
-from feedback_adapter.sites.recording import Call, Recording, passing
+from feedback_adapter.sites.recording import Call, Recording
 from feedback_adapter.sites.replay import Replay
 from feedback_adapter.sites.saved import SavedTensor
 from feedback_adapter.sites.site import INPUT, Site
@@ -136,7 +136,7 @@ class _Recorder(TorchDispatchMode):
     def _call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         index = self._counts[id(module)]
         self._counts[id(module)] += 1
-        path = self._paths.get(id(module), passing(module))
+        path = self._paths.get(id(module), f"<{type(module).__name__}>")
         call = Call(module, path, index, self._stack[-1])
         self._stack[-1].children.append(call)
         self._stack.append(call)

@@ -17,7 +17,7 @@ from feedback_adapter.sites.saved import SavedTensor
 from feedback_adapter.sites.site import Site
 from feedback_adapter.sites.torch_patches import storage_of
 
-__all__ = ["Call", "Recording", "passing"]
+__all__ = ["Call", "Recording"]
 
 
 class Call:
@@ -59,10 +59,6 @@ class Call:
         self.pivots: list[tuple[str, Site]] = []
         self.contains_pivot = False
 
-    def repeats(self, module: nn.Module) -> bool:
-        """Whether the call was to one like this: what a model makes on the way is always new."""
-        return self.path == passing(module)
-
     def ancestors(self) -> Iterable[Call]:
         """The calls that this one happens in, innermost first."""
         call = self.parent
@@ -75,11 +71,6 @@ class Call:
         for child in self.children:
             yield child
             yield from child.descendants()
-
-
-def passing(module: nn.Module) -> str:
-    """The path of a module that isn't in the model, such as one that is made on the way."""
-    return f"<{type(module).__name__}>"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Replay:
         self._next += 1
         calls = self._frame.children
         call = calls[position] if position < len(calls) else None
-        if call is None or (call.module is not module and not call.repeats(module)):
+        if call is None or call.module is not module:
             raise SiteError(
                 f"The model took another path than in the recorded pass: inside "
                 f"{self._frame.path!r}, call {position} went to {type(module).__name__}. "

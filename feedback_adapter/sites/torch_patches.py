@@ -11,7 +11,6 @@ of them up, so that an update of PyTorch that removes one fails there first, and
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Generator
 from typing import Any, cast
@@ -20,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import eval_frame
 from torch.nn import attention, functional
-from torch.utils import checkpoint
+from torch.utils import _python_dispatch, checkpoint
 
 __all__ = [
     "PRIVATE_NAMES",
     "Change",
+    "ThreadState",
     "shortcuts_off",
     "storage_of",
     "unwrapped",
-    "watching",
     "weights_of",
 ]
 
@@ -42,10 +41,15 @@ PRIVATE_NAMES = (
     "torch._ops.OpOverload._schema",
     "torch.UntypedStorage._cdata",
     "torch._nested_tensor_from_mask_left_aligned",
+    "torch.nn.Module._call_impl",
     "torch.nn.Module._compiled_call_impl",
     "torch.nn.Module()._buffers",
     "torch.nn.Module()._modules",
     "torch.utils._python_dispatch.TorchDispatchMode",
+    "torch.utils._python_dispatch._get_current_dispatch_mode_stack",
+    "torch.utils._python_dispatch._is_in_non_infra_torch_dispatch_mode",
+    "torch.utils._python_dispatch._is_in_torch_dispatch_mode",
+    "torch.utils._python_dispatch._pop_mode",
     "torch.utils._python_dispatch.TorchDispatchMode.supports_higher_order_operators",
     "torch.utils.checkpoint.CheckpointFunction",
     "torch.utils.checkpoint._checkpoint_without_reentrant_generator",
@@ -58,16 +62,35 @@ Change = tuple[Any, str, Any]
 """Owner, attribute, and the attribute's value for the time that a model is held."""
 
 _thread = threading.local()  # watching: how many models this thread holds
+_modes = _python_dispatch._get_current_dispatch_mode_stack  # pyright: ignore[reportPrivateUsage]
+_MODE_FLAGS = ("_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode")
 
 
-@contextlib.contextmanager
-def watching() -> Generator[None]:
-    """Let the functions below answer in PyTorch's place, in this thread."""
-    _thread.watching = getattr(_thread, "watching", 0) + 1
-    try:
-        yield
-    finally:
-        _thread.watching -= 1
+class ThreadState:
+    """How PyTorch is set in this thread, so that an interrupt at a bad instant changes nothing.
+
+    It strikes even between the lines of `torch.no_grad` and of a dispatch mode, which then don't
+    put back what they have set.
+    """
+
+    def __init__(self) -> None:
+        self.watching = getattr(_thread, "watching", 0)
+        self.grad, self.depth = torch.is_grad_enabled(), len(_modes())
+        self.flags = {name: getattr(_python_dispatch, name) for name in _MODE_FLAGS}
+
+    def watch(self) -> None:
+        """Let the functions below answer in PyTorch's place, in this thread."""
+        _thread.watching = self.watching + 1
+
+    def put_back(self) -> None:
+        """Set all as it was."""
+        _thread.watching = self.watching
+        torch.set_grad_enabled(self.grad)
+        if len(_modes()) > self.depth:
+            while len(_modes()) > self.depth:
+                _python_dispatch._pop_mode()  # pyright: ignore[reportPrivateUsage]
+            for name, value in self.flags.items():
+                setattr(_python_dispatch, name, value)
 
 
 def _is_watching() -> bool:
@@ -144,7 +167,7 @@ def _uncheckpointed(module: Any) -> Generator[Change]:
 
             def generator(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
                 if _is_watching():
-                    return iter((None,))
+                    return (None for _ in range(1))  # a generator: errors are thrown into it
                 return _original(*args, **kwargs)
 
             yield module, name, generator

@@ -20,14 +20,24 @@ LABELS = ["a", "b", "c", "d"]
 EVIDENCE = fa.Labels({"a": 1, "b": 0})
 
 
+def _benchmark(name: str) -> ModuleType:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
 @pytest.fixture(scope="session")
 def conformance() -> ModuleType:
     """benchmarks/conformance.py: what must hold of every model."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module("conformance")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return _benchmark("conformance")
+
+
+@pytest.fixture(scope="session")
+def stress() -> ModuleType:
+    """benchmarks/stress.py: interrupts and threads."""
+    return _benchmark("stress")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from feedback_adapter import plugins
+from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.networks import NETWORKS
 
@@ -65,13 +66,13 @@ class Architecture:
             raise
         except Exception as error:  # a builder can fail in any way with arguments of any kind
             raise CheckpointError(
-                f"{self.library} can't build {self.model!r} with {dict(self.kwargs)}: "
-                f"{type(error).__name__}: {error}"
+                f"{self.library} can't build {shortly(self.model)} with "
+                f"{shortly(dict(self.kwargs))}: {type(error).__name__}: {shortly(str(error))}"
             ) from error
         possible = ["timm", "torchvision", "feedback_adapter", *added]
         raise CheckpointError(
-            f"library={self.library!r} is not possible: {', '.join(possible)} are. Install the "
-            "plugin that builds such models, or load(..., model=yours)."
+            f"library={shortly(self.library)} is not possible: {', '.join(possible)} are. Install "
+            "the plugin that builds such models, or load(..., model=yours)."
         )
 
     def _timm(self) -> nn.Module:
@@ -86,7 +87,7 @@ class Architecture:
 
         if self.model not in torchvision.models.list_models():
             hint = did_you_mean(self.model, torchvision.models.list_models())
-            raise CheckpointError(f"torchvision can't build {self.model!r}. {hint}")
+            raise CheckpointError(f"torchvision can't build {shortly(self.model)}. {hint}")
         self._harmless(self.kwargs)
         builder = torchvision.models.get_model_builder(self.model)
         none: dict[str, Any] = {"weights": None}
@@ -97,13 +98,13 @@ class Architecture:
     def _own(self) -> nn.Module:
         if self.model not in NETWORKS:
             raise CheckpointError(
-                f"There is no network {self.model!r}. {did_you_mean(self.model, NETWORKS)}"
+                f"There is no network {shortly(self.model)}. {did_you_mean(self.model, NETWORKS)}"
             )
         arguments = dict(self.kwargs)
         _timm_name(arguments.pop("backbone", None))
         heads = arguments.pop("heads", {})
         if not isinstance(heads, Mapping):
-            raise CheckpointError(f"architecture.kwargs.heads={heads!r} must be an object.")
+            raise CheckpointError(f"architecture.kwargs.heads={shortly(heads)} must be an object.")
         self._harmless(heads)
         self._harmless(arguments)
         return NETWORKS[self.model](**self.kwargs)
@@ -124,9 +125,9 @@ class Architecture:
             for part in value if isinstance(value, list | tuple) else [value]:
                 if not _fine(part, texts or name in _WORDS):
                     raise CheckpointError(
-                        f"architecture.kwargs.{name}={value!r} is not possible in a checkpoint: "
-                        f"numbers up to {_LARGEST:,}, true, false, null and lists of them are, "
-                        f"and a word for {', '.join(sorted(_WORDS))}."
+                        f"architecture.kwargs.{name}={shortly(value)} is not possible in a "
+                        f"checkpoint: numbers up to {_LARGEST:,}, true, false, null and lists of "
+                        f"them are, and a word for {', '.join(sorted(_WORDS))}."
                     )
 
 
@@ -135,7 +136,7 @@ def _timm_name(name: Any) -> None:
 
     if not isinstance(name, str) or not timm.is_model(name):
         raise CheckpointError(
-            f"timm can't build {name!r}. {did_you_mean(str(name), timm.list_models())}"
+            f"timm can't build {shortly(name)}. {did_you_mean(str(name), timm.list_models())}"
         )
 
 

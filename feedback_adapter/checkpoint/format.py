@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from torch import Tensor
 from feedback_adapter import plugins
 from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.schema import check as check_config
-from feedback_adapter.checkpoint.schema import only_data
+from feedback_adapter.checkpoint.schema import only_data, shortly
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.prior import LabelPrior
 
@@ -34,6 +35,8 @@ __all__ = ["CARD", "CONFIG", "FORMAT", "WEIGHTS", "Card", "File", "find", "read_
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
 _STAGING = ".saving-"
+_LONGEST = 64_000_000
+"""Bytes of a config, and characters of a page, that are read."""
 _FACTS = ("name", "summary", "data", "training", "metrics", "license")
 
 
@@ -109,16 +112,22 @@ def find(name: str | Path) -> Path:
     Raises:
         CheckpointError: There is no such checkpoint or folder.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise CheckpointError(f"name={shortly(name)}: give the name of a checkpoint, or a folder.")
     folder = Path(name)
-    if (folder / CONFIG).is_file():
-        return folder
-    if folder.is_dir():
+    try:
+        if (folder / CONFIG).is_file():
+            return folder
+        is_folder = folder.is_dir()
+    except OSError as error:  # too long, or no permission
+        raise CheckpointError(f"{shortly(str(name))} can't be read: {error.strerror}.") from error
+    if is_folder:
         raise CheckpointError(f"{folder} has no {CONFIG}: it isn't a checkpoint.")
     known = [spec.name for spec in plugins.plugins().all("checkpoints")]
     if str(name) not in known:
         hint = did_you_mean(str(name), known)
         hint += "" if known else " Install feedback-adapter-zoo for some."
-        raise CheckpointError(f"There is no checkpoint or folder {str(name)!r}. {hint}")
+        raise CheckpointError(f"There is no checkpoint or folder {shortly(str(name))}. {hint}")
     return plugins.checkpoint(str(name)).path
 
 
@@ -131,24 +140,31 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text("utf-8"))
+        if file.stat().st_size > _LONGEST:
+            raise ValueError(f"it has more than {_LONGEST:,} bytes")
+        config = json.loads(file.read_text("utf-8"), parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} can't be read: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, not an object.")
     if config.get("format") != FORMAT:
         raise CheckpointError(
-            f"{file} has format {config.get('format')!r}; this version reads {FORMAT}."
+            f"{file} has format {shortly(config.get('format'))}; this version reads {FORMAT}."
         )
     check_config(config, file)
     return config
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def read_card(folder: Path, config: Mapping[str, Any]) -> Card:
     """What a checkpoint says of itself."""
     page = folder / CARD
     try:
-        text = page.read_text("utf-8") if page.is_file() else ""
+        with page.open(encoding="utf-8") if page.is_file() else io.StringIO() as file:
+            text = file.read(_LONGEST)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{page} can't be read: {error}") from error
     how = config["architecture"]
@@ -160,39 +176,47 @@ def read_card(folder: Path, config: Mapping[str, Any]) -> Card:
     )
 
 
-def read_shapes(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a checkpoint's tensors, from the head of the file.
+Shapes = dict[str, tuple[int, ...]]
+
+
+def read_weights(
+    folder: Path, config: Mapping[str, Any]
+) -> tuple[Shapes, Callable[[], dict[str, Tensor]]]:
+    """The shapes of a checkpoint's tensors, from the head of the file, and what reads them.
 
     Raises:
         CheckpointError: The file is missing, damaged, or no safetensors file.
     """
-    with _weights(folder, config) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-
-def read_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, as they are stored."""
-    with _weights(folder, config) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-@contextlib.contextmanager
-def _weights(folder: Path, config: Mapping[str, Any]) -> Generator[Any]:
     note = config["weights"]
     path = File(note["file"], note["sha256"]).inside(folder)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            yield file
+            names = list(file.keys())
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
+    return shapes, lambda: safetensors.torch.load_file(path)
 
 
 def read_priors(folder: Path, config: Mapping[str, Any]) -> dict[str, LabelPrior]:
-    """The label statistics of a checkpoint, by output."""
-    return {
-        output: LabelPrior.load(File(**note).inside(folder))
-        for output, note in config.get("priors", {}).items()
-    }
+    """The label statistics of a checkpoint, by output.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or is of other labels.
+    """
+    priors: dict[str, LabelPrior] = {}
+    for output, note in config.get("priors", {}).items():
+        path = File(**note).inside(folder)
+        prior, n = LabelPrior.load(path), len(config["outputs"][output]["labels"])
+        parts = ((prior.mean, (2, n)), (prior.covariance, (3, n, n)), (prior.couplings, (n, n)))
+        for tensor, shape in parts:
+            if tensor.shape != shape or not bool(tensor.isfinite().all()):
+                raise CheckpointError(
+                    f"{path} holds no statistics of the {n} labels of {output!r}: "
+                    f"{tuple(tensor.shape)} with finite numbers should be {shape}."
+                )
+        priors[output] = prior
+    return priors
 
 
 def write_folder(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from feedback_adapter.checkpoint.format import (
     read_card,
     read_config,
     read_priors,
-    read_shapes,
     read_weights,
     write_folder,
 )
@@ -29,7 +29,7 @@ from feedback_adapter.checkpoint.outline import outline_of
 from feedback_adapter.checkpoint.rebuild import recover
 from feedback_adapter.checkpoint.tensors import check_shapes, fill, state_of
 from feedback_adapter.defaults import Defaults
-from feedback_adapter.errors import CheckpointError, InputError
+from feedback_adapter.errors import CheckpointError, FeedbackAdapterError, ModelError
 from feedback_adapter.outputs import Output
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.strategies.solvers import solver_note, solver_of
@@ -66,7 +66,7 @@ def read(
     folder = find(name)
     config = read_config(folder)
     card = read_card(folder, config)
-    shapes = read_shapes(folder, config)
+    shapes, tensors = read_weights(folder, config)
     if model is None:
         if card.architecture is None:
             raise CheckpointError(
@@ -76,28 +76,42 @@ def read(
         check_shapes(outline_of(card.architecture.build, size, len(shapes)), shapes, folder)
         with torch.random.fork_rng(devices=[]):
             model = card.architecture.build()
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model is a {type(model).__name__}: pass an nn.Module.")
     check_shapes(model, shapes, folder)
-    tensors = read_weights(folder, config)
-    fill(model, tensors, config["weights"], folder)
-    outputs = {key: _output(model, key, note, folder) for key, note in config["outputs"].items()}
-    return Checkpoint(
-        model.to(device).eval(),
-        outputs,
-        _transform(config.get("transform"), folder),
-        _defaults(config.get("refine") or {}),
-        read_priors(folder, config),
-        card,
-    )
+    outputs: dict[str, Output] = {}
+    for key, note in config["outputs"].items():
+        with _named(folder, f"outputs.{key}"):
+            outputs[key] = _output(model, note)
+    with _named(folder, "transform"):
+        transform = Transform(**config["transform"]) if config.get("transform") else None
+    with _named(folder, "refine"):
+        defaults = _defaults(config.get("refine") or {})
+    priors = read_priors(folder, config)
+    fill(model, tensors(), config["weights"], folder)
+    try:
+        model.to(device).eval()
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"device={device!r} can't be used: {error}") from error
+    return Checkpoint(model, outputs, transform, defaults, priors, card)
 
 
-def _output(model: nn.Module, key: str, note: Mapping[str, Any], folder: Path) -> Output:
+@contextlib.contextmanager
+def _named(folder: Path, part: str) -> Generator[None]:
+    """Say of an error which part of which checkpoint it is about."""
+    try:
+        yield
+    except FeedbackAdapterError as error:
+        said = str(error)[:500]  # it may quote a part of the config that is long
+        raise CheckpointError(f"{folder}: {part!r} can't be used: {said}") from error
+
+
+def _output(model: nn.Module, note: Mapping[str, Any]) -> Output:
     decoder = note.get("decoder")
     try:
         part = model.get_submodule(decoder) if decoder else None
     except AttributeError as error:
-        raise CheckpointError(
-            f"{folder}: 'outputs.{key}.decoder' is {decoder!r}, which the model hasn't: {error}."
-        ) from error
+        raise ModelError(f"the model has no part {decoder!r}: {error}.") from error
     return Output(
         tuple(note["labels"]),
         note["kind"],
@@ -106,13 +120,6 @@ def _output(model: nn.Module, key: str, note: Mapping[str, Any], folder: Path) -
         part,
         note.get("exclusive"),
     )
-
-
-def _transform(note: Mapping[str, Any] | None, folder: Path) -> Transform | None:
-    try:
-        return Transform(**note) if note else None
-    except InputError as error:
-        raise CheckpointError(f"{folder}: 'transform' can't be used: {error}") from error
 
 
 def _defaults(note: Mapping[str, Any]) -> Defaults:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, get_args
@@ -11,22 +12,27 @@ from typing import Any, get_args
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.outputs import Kind
 
-__all__ = ["check", "is_plain_file", "only_data"]
+__all__ = ["check", "is_plain_file", "only_data", "shortly"]
+
+_WIDEST = 8_192
+"""Pixels: a picture of so many squared takes 0.8 GB."""
 
 DTYPES = ("as saved", "float16")
 """How weights are stored: each tensor in the model's own dtype, or all of them as float16."""
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list) and all(_text(item) for item in value)
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _numbers(value: Any) -> bool:
@@ -43,7 +49,7 @@ def _objects(value: Any) -> bool:
 
 def _size(value: Any) -> bool:
     whole = isinstance(value, list) and all(type(item) is int for item in value)
-    return whole and len(value) == 2 and all(0 < item <= 65_536 for item in value)
+    return whole and len(value) == 2 and all(0 < item <= _WIDEST for item in value)
 
 
 def is_plain_file(value: Any) -> bool:
@@ -106,7 +112,7 @@ _OUTPUT = {
     "exclusive": _Rule(lambda value: isinstance(value, bool), "true, false or null", null=True),
 }
 _TRANSFORM = {
-    "size": _Rule(_size, "two whole numbers from 1 to 65,536, height and width"),
+    "size": _Rule(_size, "two whole numbers from 1 to 8,192, height and width"),
     "interpolation": _Rule(_text, "text"),
     "mean": _Rule(_numbers, "a list of numbers"),
     "std": _Rule(_numbers, "a list of numbers"),
@@ -132,7 +138,8 @@ _REFINE = {
     "calibration": _Rule(
         lambda value: (
             isinstance(value, dict)
-            and all(_object(item) and _numbers(list(item.values())) for item in value.values())
+            and all(_object(item) and set(item) == {"scale", "bias"} for item in value.values())
+            and all(_numbers(list(item.values())) for item in value.values())
         ),
         "an object with the scale and the bias of each output",
     ),
@@ -180,14 +187,15 @@ def _check(
     for key, value in part.items():
         if key not in rules:
             raise CheckpointError(
-                f"{file}: {where + key!r} is not a key of a checkpoint. {did_you_mean(key, rules)}"
+                f"{file}: {shortly(where + key)} is not a key of a checkpoint. "
+                f"{did_you_mean(key, rules)}"
             )
         rule = rules[key]
         if value is None and rule.null:
             continue
         if not rule.fits(value):
             raise CheckpointError(
-                f"{file}: {where + key!r} is {_shortly(value)}: it must be {rule.what}."
+                f"{file}: {where + key!r} is {shortly(value)}: it must be {rule.what}."
             )
     missing += [where + key for key, rule in rules.items() if rule.required and key not in part]
 
@@ -220,6 +228,7 @@ def only_data(value: Any, where: str) -> Any:
     )
 
 
-def _shortly(value: Any) -> str:
+def shortly(value: Any) -> str:
+    """A value as it is given in messages."""
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -27,7 +27,7 @@ def list_plugins(
         return
     table = Table()
     for heading in ("plugin", "distribution", "version", "status", "adds"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for info in infos:
         adds = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info.provides.items())
         style = "red" if info.status == "FAILED" else ""

@@ -114,7 +114,7 @@ def test_any_images_give_a_finite_result_or_one_named_error(
     x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * (10 if whole else scale)
     try:
         images = made(kind, x.to(dtype))
-    except (RuntimeError, ValueError, NotImplementedError, TypeError):  # torch has no such tensor
+    except (RuntimeError, ValueError, IndexError, TypeError):  # torch has no such tensor
         return
     try:
         found = answers(adapter, what, images)

@@ -257,12 +257,11 @@ class Adapter:
             CheckpointError: What would be built returns something else, a checkpoint can't
                 hold a part of the adapter, or the folder can't be written.
         """
-        folder = Path(directory)
         checkpoint = Checkpoint(
             self.model, self.outputs, self.transform, self.defaults, self.priors, self.card
         )
-        write_checkpoint(checkpoint, folder, architecture)
-        return folder
+        write_checkpoint(checkpoint, directory, architecture)
+        return Path(directory)
 
     def fit_prior(
         self,

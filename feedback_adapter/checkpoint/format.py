@@ -13,7 +13,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -35,6 +37,9 @@ __all__ = ["CARD", "CONFIG", "FORMAT", "WEIGHTS", "Card", "File", "find", "read_
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
 _STAGING = ".saving-"
+_HOUR = 3600.0
+_OURS = re.compile(r"(model(-[0-9a-f]{12})?|prior-.+)\.safetensors")
+_HASHED = re.compile(r"(model|prior-.+)-[0-9a-f]{12}\.safetensors")
 _LONGEST = 64_000_000
 """Bytes of a config, and characters of a page, that are read."""
 _FACTS = ("name", "summary", "data", "training", "metrics", "license")
@@ -252,15 +257,15 @@ def write_folder(
     Raises:
         CheckpointError: The folder holds other files, or something can't be written.
     """
-    _check_free(folder)
+    folder = free(folder)
     config = only_data(dict(config), CONFIG)
     with _staging(folder) as staging:
-        taken = _files_of(folder)
+        taken = _files_of(folder, staging)
         file = dataclasses.asdict(_stored(staging, WEIGHTS, tensors, taken))
         config = {"format": FORMAT, **config, "weights": {**file, **weights}}
         for index, (output, prior) in enumerate((priors or {}).items()):
             plain = output.replace("_", "").replace("-", "").isalnum() and output.isascii()
-            name = f"prior-{output if plain else index}.safetensors"
+            name = f"prior-{output if plain and len(output) < 60 else f'{index}+'}.safetensors"
             note = _stored(staging, name, prior.tensors(), taken)
             config.setdefault("priors", {})[output] = dataclasses.asdict(note)
         check_config(config, folder / CONFIG)
@@ -275,31 +280,71 @@ def write_folder(
     return config
 
 
-def _check_free(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
+def free(folder: str | Path) -> Path:
+    """The real path of a folder that a checkpoint may be written to.
+
+    Raises:
+        CheckpointError: It is no folder, or holds something else than a checkpoint.
+    """
+    try:
+        folder = Path(os.path.realpath(folder))
+        is_other = folder.exists() and not folder.is_dir()
+        files = {p.name for p in folder.iterdir() if p.is_file()} if folder.is_dir() else set[str]()
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{shortly(folder)} can't be written: {error}") from error
+    if is_other:
         raise CheckpointError(f"{folder} is a file: give a new or empty folder.")
-    others = folder.is_dir() and any(path.is_file() for path in folder.iterdir())
-    if others and not (folder / CONFIG).is_file():
+    old = _old(folder)
+    if CONFIG in files and not (isinstance(old, dict) and {"format", "weights"} <= old.keys()):
+        raise CheckpointError(
+            f"{folder} holds a {CONFIG} of something else: give a new or empty folder."
+        )
+    if CONFIG not in files and not all(_HASHED.fullmatch(name) for name in files):
         raise CheckpointError(f"{folder} holds other files: give a new or empty folder.")
+    return folder
+
+
+def _old(folder: Path) -> Any:
+    """The config that is there; `None` if there's none that can be read."""
+    try:
+        return json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 @contextlib.contextmanager
 def _staging(folder: Path) -> Generator[Path]:
-    """A folder beside the one to write, gone afterwards whatever happens."""
-    place = folder.absolute().parent / f"{_STAGING}{folder.absolute().name}-{uuid.uuid4().hex[:12]}"
+    """A folder beside the one to write, or in it, gone afterwards whatever happens."""
     try:
+        parent = folder if folder.is_dir() and not _replaceable(folder) else folder.parent
+        start = f"{_STAGING}{folder.name[:100]}-"
+        place = parent / f"{start}{uuid.uuid4().hex[:12]}"
         place.mkdir(parents=True)
-        yield place
+        try:
+            for left in parent.iterdir():  # by a save that was killed
+                if left.name.startswith(start) and time.time() - left.stat().st_mtime > _HOUR:
+                    shutil.rmtree(left, ignore_errors=True)
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written: {error}.") from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether an empty folder can be exchanged for another as a whole."""
+    mounted = folder.is_mount() or not os.access(folder.parent, os.W_OK)
+    return not mounted and not any(folder.iterdir())
 
 
 def _stored(
-    staging: Path, name: str, tensors: Mapping[str, Tensor], taken: Mapping[str, str]
+    staging: Path, name: str, tensors: Mapping[str, Tensor], taken: Mapping[str, str] | None
 ) -> File:
-    """Write tensors under a name that no other file of the old checkpoint has."""
+    """Write tensors under a name that no other file of the old checkpoint has.
+
+    Where `taken` is `None` the name tells what is in the file: then a save that is killed on its
+    way leaves only files that the next one knows as its own.
+    """
     path = staging / name
     try:
         safetensors.torch.save_file(dict(tensors), path)
@@ -307,33 +352,35 @@ def _stored(
         raise CheckpointError(f"safetensors can't hold these weights: {error}") from error
     path.chmod(0o644)  # safetensors makes it private; a package is for everybody
     sha256 = _sha256(path)
-    if taken.get(name, sha256) != sha256:  # the old config.json needs the old file till the end
+    if (
+        taken is None or taken.get(name, sha256) != sha256
+    ):  # the old config.json needs the old file till the end
         path = path.rename(staging / f"{path.stem}-{sha256[:12]}{path.suffix}")
     return File(path.name, sha256)
 
 
-def _files_of(folder: Path) -> dict[str, str]:
-    """The safetensors files that a folder has, with their sha256."""
+def _files_of(folder: Path, staging: Path) -> dict[str, str] | None:
+    """The safetensors files of a checkpoint, with their sha256; `None` in a folder without one."""
+    if staging.parent == folder and not (folder / CONFIG).is_file():
+        return None
     return {path.name: _sha256(path) for path in folder.glob("*.safetensors") if path.is_file()}
 
 
 def _move_in(staging: Path, folder: Path) -> None:
     for path in staging.iterdir():
         _flush(path)
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if staging.parent != folder:
         staging.replace(folder)  # also over an empty folder
         return
-    try:
-        old = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        old = None
+    old = _old(folder)
     names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == CONFIG)
     for name in names:
         (staging / name).replace(folder / name)
     gone = {CARD} | {note.get("file") for note in _notes(old)}
     for path in folder.iterdir():
-        if path.name in gone - set(names):
-            path.unlink()
+        if path.name not in names and (path.name in gone or _OURS.fullmatch(path.name)):
+            with contextlib.suppress(OSError):  # the new checkpoint is there
+                path.unlink()
 
 
 def _notes(config: Any) -> list[dict[str, Any]]:

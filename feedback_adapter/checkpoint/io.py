@@ -19,6 +19,7 @@ from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.format import (
     Card,
     find,
+    free,
     read_card,
     read_config,
     read_priors,
@@ -138,12 +139,13 @@ def _with_solvers(options: Mapping[str, Any], change: Callable[[Any], Any]) -> d
 
 
 def write(
-    checkpoint: Checkpoint, folder: Path, architecture: Architecture | None = None
+    checkpoint: Checkpoint, folder: str | Path, architecture: Architecture | None = None
 ) -> dict[str, Any]:
     """Write a checkpoint to a folder, as `read` reads it. See `Adapter.save`.
 
     Weights that were stored as float16 and still are float16 numbers are stored so again.
     """
+    folder = free(folder)
     model, card = checkpoint.model, checkpoint.card
     if architecture is None:
         count = max(len(spec.labels) for spec in checkpoint.outputs.values())

@@ -34,7 +34,7 @@ from feedback_adapter.pivot_search.hidden import hide as hide_part
 from feedback_adapter.prepared import Prepared
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import Inputs, Site, SiteInfo, frozen
-from feedback_adapter.sites.auto import spread
+from feedback_adapter.sites.auto import on_two, spread
 from feedback_adapter.strategies.base import Facts
 
 if TYPE_CHECKING:
@@ -206,12 +206,11 @@ def choose_pivots(
     fixed = {"patience": None, "keep": "last"}
     possible = {field.name for field in dataclasses.fields(spec.options)}
     options = {**{n: v for n, v in fixed.items() if n in possible}, **overrides}
-    one = inputs.take(torch.arange(1, device=inputs.images.device))
     if pivots is None:
         with frozen(adapter.model), torch.no_grad():
-            sites = spread(adapter.model, one, adapter.read, 6)
+            sites = on_two(inputs, lambda some: spread(adapter.model, some, adapter.read, 6))
     else:
-        measured = {Site.of(site): site for site in adapter.sites(one)}
+        measured = {Site.of(site): site for site in on_two(inputs, adapter.sites)}
         wanted = [Site.of(pivot) for pivot in pivots]
         sites = [measured.get(site, SiteInfo(*site.key)) for site in wanted]
     unrefined = in_batches(

@@ -162,7 +162,8 @@ class _State:
             for name, value in vars(module).items()
             if name[0] != "_" and (type(value) in _CONTAINERS or isinstance(value, Tensor))
         }
-        self.members = [(v, v.copy()) for v in own.values() if type(v) in _CONTAINERS]
+        lists: list[Any] = [value for value in own.values() if type(value) in _CONTAINERS]
+        self.members = [(value, value.copy()) for value in lists]
         tensors = [t for _, t in named_tensors(own) if not isinstance(t, nn.Parameter)]
         tensors += [buffer for buffer in buffers.values() if buffer is not None]
         self.tensors = [

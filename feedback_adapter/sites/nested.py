@@ -17,7 +17,11 @@ __all__ = ["is_dense", "map_tensors", "named_tensors", "pick", "replace_tensor"]
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        yield from ((str(key), item) for key, item in cast("Mapping[Any, Any]", value).items())
+        mapping = cast("Mapping[Any, Any]", value)
+        names = [str(key) for key in mapping]
+        if len(set(names)) < len(names):  # such as 1 and "1"
+            names = [repr(key) for key in mapping]
+        yield from zip(names, mapping.values(), strict=True)
     elif isinstance(value, (tuple, list)):
         sequence = cast("list[Any]", value)
         yield from ((str(index), item) for index, item in enumerate(sequence))
@@ -61,8 +65,8 @@ def map_tensors(
         return value
     if isinstance(value, Mapping):
         result = copy.copy(cast("dict[Any, Any]", value))
-        for key in list(result):
-            result[key] = new[str(key)]
+        for key, item in zip(list(result), new.values(), strict=True):
+            result[key] = item
         return result
     if isinstance(value, tuple):
         kind = cast("type[Any]", type(cast("Any", value)))

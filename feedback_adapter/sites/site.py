@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Sequence
 
 __all__ = ["INPUT", "Site", "SiteInfo", "layout_of", "parse_site"]
+
+_NAME = re.compile(r"((?:\\.|#(?![0-9]+(?::|$))|[^:#])*)(?:#([0-9]+))?(?::(.*))?", re.DOTALL)
+"""Module, call and selector of a site's name."""
 
 INPUT = "input"
 """The name of the site before the first layer: the model's first tensor argument."""
@@ -19,7 +23,8 @@ class Site:
     Args:
         module: Path of the module whose call returns the activation, as in
             `model.named_modules()`; `"input"` for the model's input. A module that is itself
-            called `input` or `auto` is written `.input` or `.auto`.
+            called `input` or `auto` is written `.input` or `.auto`. In `name`, a backslash is
+            before each `:`, `#` and backslash of the path.
         call: How many calls of that module came before, in one forward pass.
         selector: Which tensor of what the call returned (`""`: the value itself).
 
@@ -39,17 +44,19 @@ class Site:
         """Read a site's name, or take the address out of a `SiteInfo`."""
         if isinstance(name, Site):
             return Site(name.module, name.call, name.selector)
-        module, _, selector = name.partition(":")
-        path, _, call = module.rpartition("#")
-        if path and call.isdecimal():
-            return Site(path, int(call), selector)
-        return Site(module, 0, selector)
+        match = _NAME.fullmatch(name)
+        assert match is not None, "it matches any text"
+        module, call, selector = match.groups()
+        return Site(re.sub(r"\\([\\:#])", r"\1", module), int(call or 0), selector or "")
 
     @property
     def name(self) -> str:
         """`module`, then `#call` if it isn't the first, then `:selector` if there is one."""
-        call = f"#{self.call}" if self.call else ""
-        return f"{self.module}{call}{':' + self.selector if self.selector else ''}"
+        return self._named(f"#{self.call}" if self.call else "")
+
+    def _named(self, call: str) -> str:
+        module = re.sub(r"([\\:#])", r"\\\1", self.module)
+        return f"{module}{call}{':' + self.selector if self.selector else ''}"
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -87,8 +94,7 @@ class SiteInfo(Site):
     def name(self) -> str:
         """As a `Site`'s, but with `#0`, too, if the module is called more than once."""
         first = self.calls > 1 and not self.call
-        call = "#0" if first else f"#{self.call}" if self.call else ""
-        return f"{self.module}{call}{':' + self.selector if self.selector else ''}"
+        return self._named("#0" if first else f"#{self.call}" if self.call else "")
 
     def __str__(self) -> str:
         return self.name

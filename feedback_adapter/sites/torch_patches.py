@@ -225,7 +225,7 @@ def _encode_padded(
     if not fused or padding is None or mask is not None or is_causal or src.dim() != 3:
         return _encode(self, src, mask, padding, is_causal)
     padded = padding if padding.dtype == torch.bool else padding != 0
-    aligned = torch._nested_tensor_from_mask_left_aligned(src, ~padded)  # pyright: ignore[reportPrivateUsage]
+    aligned = torch._nested_tensor_from_mask_left_aligned(src, ~padded)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     if torch.is_autocast_enabled() or (getattr(self, "mask_check", True) and not aligned):
         return _encode(self, src, mask, padding, is_causal)
     for layer in self.layers:

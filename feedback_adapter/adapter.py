@@ -87,6 +87,18 @@ class Adapter:
             )
         return next(iter(self.outputs.values())).labels
 
+    def to(self, device: torch.device | str) -> Adapter:
+        """Move the model to a device, as `model.to(device)` does, and return this adapter.
+
+        Raises:
+            ModelError: There is no such device here.
+        """
+        try:
+            self.model.to(device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise ModelError(f"The model can't be moved to {device!r}: {error}") from error
+        return self
+
     def sites(self, images: Any) -> list[SiteInfo]:
         """Every place a pivot can be, in the order of the forward pass.
 
@@ -184,11 +196,6 @@ class Adapter:
             PluginError: An unknown strategy.
             SiteError: An unknown pivot, or one that known outputs don't depend on.
         """
-        if not isinstance(evidence, Evidence):
-            raise EvidenceError(
-                f"evidence is a {type(evidence).__name__}: "
-                "pass evidence such as Labels({'dog': 1})."
-            )
         inputs = self._inputs(images)
         bound = guard.bind(evidence, self.outputs, inputs.batch)
         with guard.Named():
@@ -198,7 +205,7 @@ class Adapter:
             for spec, rows in chosen
         ]
         if inputs.batch == 0:
-            return self._empty(inputs, bound)
+            return Refinement.of_none(bound, self.outputs, inputs.images.device)
         names, sites = ", ".join(guard.title(spec) for spec, _, _ in runs), ()
         try:
             prepared = images if isinstance(images, Prepared) else None
@@ -212,23 +219,14 @@ class Adapter:
                     self.model, inputs, bound, sites, self.read, self.priors, recorded
                 )
                 problem = guard.tried(evidence, problem, self.outputs)
-                parts: list[Refinement] = []
-                for spec, made, rows in runs:
-                    part = problem if len(runs) == 1 else problem.take(rows)
-                    done = guard.run(spec, made, part, self.outputs)
-                    strategies = (spec.name,) * len(rows)
-                    parts.append(dataclasses.replace(done, strategies=strategies))
+                result = guard.run_each(runs, problem, self.outputs)
         except (EvidenceError, SiteError) as error:
             given = [site.name for site in sites] or pivots
             shape = tuple(inputs.images.shape)
             given = f"Given: strategy={names}, pivots={given!r}, images {shape}, {self!r}."
             error.args = (f"{error} {given}",)
             raise
-        result = parts[0]
         self._logits(self.model, inputs, result.outputs_before, self.read)
-        if len(runs) > 1:
-            order = torch.cat([rows for _, _, rows in runs]).argsort()
-            result = Refinement.cat(parts).take(order)
         return dataclasses.replace(result, images=pictures_of(inputs.images, self.transform))
 
     def choose_pivots(self, images: Any, evidence: Evidence, **arguments: Any) -> Choice:
@@ -389,15 +387,6 @@ class Adapter:
                 site = on_two(inputs, lambda some: middle(self.model, some, self.read))
             self._auto[shape] = (site.name,)
         return tuple(Site.of(name) for name in self._auto[shape])
-
-    def _empty(self, inputs: Inputs, evidence: Evidence) -> Refinement:
-        """The refinement of no images."""
-        device = inputs.images.device
-        outputs = Outputs(
-            {name: spec.blank(0, device) for name, spec in self.outputs.items()}, self.outputs
-        )
-        losses = torch.zeros(1, 0, device=device)
-        return Refinement.of(evidence, outputs, outputs, status=(), losses=losses)
 
     def __repr__(self) -> str:
         outputs = ", ".join(

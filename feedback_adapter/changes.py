@@ -123,6 +123,7 @@ def table_of(
     *,
     several: bool,
     truth: Mapping[str, bool] | None = None,
+    caption: str | None = None,
 ) -> Table:
     """A table of changes for a rich console, in their order.
 
@@ -131,11 +132,17 @@ def table_of(
         title: Heading.
         several: Whether the model has several outputs, so that labels need the output's name.
         truth: Where it is known, to mark moves as right or wrong; see `moved_right`.
+        caption: What to say below.
     """
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        caption=None if caption is None else escape(caption),
+        caption_justify="left",
+    )
     table.add_column("label", overflow="fold")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")

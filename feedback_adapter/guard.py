@@ -7,16 +7,17 @@ those of others the model is copied once per refinement, and compared with the c
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from feedback_adapter import plugins
-from feedback_adapter.errors import FeedbackAdapterError, OptionsError, PluginError
+from feedback_adapter.errors import EvidenceError, FeedbackAdapterError, OptionsError, PluginError
 from feedback_adapter.evidence.base import All, Evidence
 from feedback_adapter.hookspecs import StrategySpec
 from feedback_adapter.installed import reason
@@ -25,7 +26,7 @@ from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites.kept import Kept
 from feedback_adapter.strategies.base import Problem, Strategy
 
-__all__ = ["ModelChangedError", "Named", "bind", "complaints", "run", "title", "tried"]
+__all__ = ["ModelChangedError", "Named", "bind", "complaints", "run", "run_each", "title", "tried"]
 
 _FLAT = ("multilabel", "multiclass")
 """Kinds of outputs whose form is known before the model has run."""
@@ -50,9 +51,13 @@ def bind(evidence: Evidence, outputs: Mapping[str, Output], batch: int) -> Evide
         batch: Number of images.
 
     Raises:
-        EvidenceError: It doesn't fit the outputs or the batch.
+        EvidenceError: It isn't evidence, or doesn't fit the outputs or the batch.
         PluginError: Evidence of a plugin fails.
     """
+    if not isinstance(evidence, Evidence):
+        raise EvidenceError(
+            f"evidence is a {type(evidence).__name__}: pass evidence such as Labels({{'dog': 1}})."
+        )
     with Named():
         bound = evidence.bind(outputs, batch)
         if not isinstance(bound, Evidence):
@@ -85,6 +90,28 @@ def tried(evidence: Evidence, problem: Problem, outputs: Mapping[str, Output]) -
                 if wrong is not None:
                     raise PluginError(f"{_who(part)} breaks a promise: {wrong}.")
         return problem.believed()
+
+
+def run_each(
+    runs: Sequence[tuple[StrategySpec, Any, Tensor]],
+    problem: Problem,
+    outputs: Mapping[str, Output],
+) -> Refinement:
+    """Run strategies, each on its own images, and join their results in the images' order.
+
+    Args:
+        runs: For each strategy its options, and the indices (k,) of its images.
+        problem: The whole batch.
+        outputs: What the model returns.
+    """
+    parts: list[Refinement] = []
+    for spec, options, rows in runs:
+        part = problem if len(runs) == 1 else problem.take(rows)
+        done = run(spec, options, part, outputs)
+        parts.append(dataclasses.replace(done, strategies=(spec.name,) * len(rows)))
+    if len(parts) == 1:
+        return parts[0]
+    return Refinement.cat(parts).take(torch.cat([rows for *_, rows in runs]).argsort())
 
 
 def run(spec: StrategySpec, options: Any, problem: Problem, outputs: Mapping[str, Output]) -> Any:

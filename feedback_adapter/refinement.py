@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from feedback_adapter.changes import Change, Doubt, changes_between, table_of
+from feedback_adapter.changes import Change, Doubt
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.certain import hold
-from feedback_adapter.maps import changes_of, masks_of, pictures_of
-from feedback_adapter.outputs import Outputs
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from feedback_adapter.outputs import Output, Outputs
+from feedback_adapter.shown import Shown
 
 __all__ = ["CONVERGED", "Change", "Doubt", "Refinement", "statuses"]
 
 CONVERGED = "converged: the loss no longer falls"
 """Status of an image that was done before the steps ran out."""
-
-_MANY = 50
-"""More known labels than these are shortened, where a number of predictions is asked for."""
 
 
 def statuses(converged: Tensor, otherwise: str) -> tuple[str, ...]:
@@ -42,7 +33,7 @@ def statuses(converged: Tensor, otherwise: str) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Refinement:
+class Refinement(Shown):
     """What came of `Adapter.refine`. A strategy makes it with `Refinement.of`.
 
     Args:
@@ -150,6 +141,16 @@ class Refinement:
         )  # fmt: skip
 
     @classmethod
+    def of_none(
+        cls, evidence: Evidence, specs: Mapping[str, Output], device: torch.device
+    ) -> Refinement:
+        """The refinement of no images."""
+        outputs = Outputs({name: spec.blank(0, device) for name, spec in specs.items()}, specs)
+        return cls.of(
+            evidence, outputs, outputs, status=(), losses=torch.zeros(1, 0, device=device)
+        )
+
+    @classmethod
     def cat(cls, parts: Sequence[Refinement]) -> Refinement:
         """The results of several batches as that of one, in their order.
 
@@ -232,6 +233,11 @@ class Refinement:
         return self.outputs_after.as_returned()
 
     @property
+    def probabilities(self) -> Tensor | dict[str, Tensor]:
+        """What is in `after` as probabilities in [0, 1], in the same form; captions have none."""
+        return Outputs(self.outputs_after.probabilities(), self.outputs_after.specs).as_returned()
+
+    @property
     def loss(self) -> Tensor:
         """The evidence loss that was reached, (batch,), in nats; see `losses`."""
         if self.kept is None:
@@ -274,101 +280,8 @@ class Refinement:
                 found.append(Doubt(image, name, labels[column], told, probability))
         return sorted(found, key=lambda item: -item.probability)
 
-    def changes(self, image: int = 0, top: int | None = None) -> list[Change]:
-        """The predictions of one image, those that moved most first.
-
-        Args:
-            image: Which image of the batch.
-            top: How many at most; `None` for all. The known ones don't count, but where
-                there are hundreds of them, only so many are given too.
-        """
-        known: list[Change] = []
-        unknown: list[Change] = []
-        for name, spec in self.outputs_before.specs.items():
-            if spec.kind == "tokens":
-                continue
-            before, after = self.outputs_before[name][image], self.outputs_after[name][image]
-            told = self.known[name][image]
-            holds = self.present.get(name, self.known[name])[image]
-            if spec.kind == "map":
-                changes = changes_of(name, spec, before, after, told, holds)
-            else:
-                old, new = spec.probabilities(before), spec.probabilities(after)
-                changes = changes_between(name, spec.labels, old, new, told, holds)
-            for change in changes:
-                (known if change.known else unknown).append(change)
-        unknown.sort(key=lambda change: -abs(change.after - change.before))
-        if top is not None and len(known) > max(top, _MANY):  # all but a few of 1,000 classes
-            known.sort(key=lambda change: -abs(change.after - change.before))
-            known = known[: max(top, 1)]
-        return known + unknown[:top]
-
-    def table(self, top: int = 5, image: int | None = None) -> str:
-        """A text table of the known labels and of the `top` predictions that moved most."""
-        from rich.console import Console
-
-        console = Console(width=88, force_terminal=False, color_system=None)
-        with console.capture() as capture:
-            for index in range(len(self.steps)) if image is None else [image]:
-                console.print(self.rich_table(top, index))
-        return capture.get()
-
-    def rich_table(self, top: int = 5, image: int = 0, title: str | None = None) -> Table:
-        """The table of one image for a rich console, with a title of your own if you like."""
-        changes = self.changes(image, top)
-        return table_of(changes, title or f"image {image}", several=len(self.outputs_before) > 1)
-
-    def to_json(self, top: int | None = None) -> str:
-        """Everything as one JSON object; `top` limits the unknown labels per image."""
-        return json.dumps(self.to_dict(top), indent=1)
-
-    def to_dict(self, top: int | None = None) -> dict[str, Any]:
-        """Everything as plain lists, numbers and strings.
-
-        Masks of maps are run lengths as in COCO, `{"size": [height, width], "counts": [...]}`.
-        """
-        images = [
-            {
-                "losses": [round(value, 6) for value in self.losses[:, index].tolist()],
-                "strategy": self.strategies[index],
-                "pivots": list(self.moved[index]),
-                "steps": int(self.steps[index]),
-                "status": self.status[index],
-                "converged": self.status[index].startswith("converged"),
-                "predictions": [dataclasses.asdict(change) for change in self.changes(index, top)],
-                **masks_of(self.outputs_before, self.outputs_after, index),
-            }
-            for index in range(len(self.steps))
-        ]
-        return {"strategy": self.strategy, "pivots": list(self.pivots), "images": images}
-
-    def plot(
-        self, path: str | Path, top: int = 8, image: int = 0, title: str | None = None
-    ) -> Path:
-        """Draw one image's photo and its predictions before and after, and save the picture.
-
-        Maps are drawn over the photo: what is seen before and after, and what changed.
-
-        Args:
-            path: Where to; the ending says the format (.png, .svg, .pdf).
-            top: How many unknown predictions at most.
-            image: Which image of the batch.
-            title: Heading; by default what is known.
-
-        Returns:
-            The path.
-        """
-        from feedback_adapter.map_pictures import plot_maps
-        from feedback_adapter.plotting import plot_changes
-
-        photo = None if self.images is None else self.images[image]
-        several = len(self.outputs_before) > 1
-        maps = pictures_of(self.outputs_before, self.outputs_after, self.known, image)
-        if maps:
-            every = self.changes(image)
-            return plot_maps(maps, every, Path(path), photo=photo, top=top, title=title)
-        changes = self.changes(image, top)
-        return plot_changes(changes, Path(path), photo=photo, top=top, title=title, several=several)
+    def __len__(self) -> int:
+        return len(self.status)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{n}: {tuple(v.shape)}" for n, v in self.outputs_after.items())

@@ -113,7 +113,7 @@ class KnownPixels(Evidence):
         """See `Evidence.clamp`."""
         logits = outputs[self.output]
         rows = self.rows(logits)
-        clamped = rows.labels.clamp(self._gathered(outputs))[self.output]
+        clamped = rows.labels.clamp(self.gathered(outputs))[self.output]
         return outputs.replace(**{self.output: self._put(logits.clone(), rows, clamped)})
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ class KnownPixels(Evidence):
         labels = BoundLabels({self.output: target.nan_to_num(0)}, {self.output: weight})
         return _Rows(index.to(device), there.to(device), labels)
 
-    def _gathered(self, outputs: Outputs) -> Outputs:
+    def gathered(self, outputs: Outputs) -> Outputs:
         """The known pixels' logits as labels, (batch * most, labels)."""
         return self._as_rows(self.read(outputs)[self.output])
 
@@ -218,7 +218,7 @@ class _CertainPixels(CertainOnMap):
         """See `CertainOnMap.broken`."""
         logits = outputs[self.output]
         rows = self.pixels.rows(logits)
-        found = self.pixels._gathered(outputs)
+        found = self.pixels.gathered(outputs)
         p = self.pixels.row[self.output].probabilities(found[self.output])
         target, weight = rows.labels.on(p, self.output)
         off = ((p - target).abs() > self.tolerance) & (weight == 1)

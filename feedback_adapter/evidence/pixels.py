@@ -263,8 +263,8 @@ def _check_mask(mask: Tensor, fine: Tensor, possible: str, image: int) -> None:
 
 def _said(said: Sequence[Any], spec: Output, what: str, image: int) -> tuple[int, float]:
     """The number of a mark's label, and its value."""
-    label, *value = said
-    return place(label, spec.labels), unit(*value or [1.0], f"The value of {what} of image {image}")
+    value = said[1] if len(said) > 1 else 1.0
+    return place(said[0], spec.labels), unit(value, f"The value of {what} of image {image}")
 
 
 def _agree(clicks: Sequence[Line], spec: Output, image: int) -> None:

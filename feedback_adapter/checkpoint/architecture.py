@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -114,9 +114,12 @@ class Architecture:
 
         Args:
             arguments: By name.
-            texts: Whether any argument may be short text.
+            texts: Whether any argument may be short text, or an object of such arguments.
         """
         for name, value in arguments.items():
+            if texts and isinstance(value, Mapping):
+                self._harmless(cast("Mapping[str, Any]", value), texts=True)
+                continue
             if name not in _HARMLESS and any(word in name.lower() for word in _FETCH):
                 raise CheckpointError(
                     f"architecture.kwargs.{name} is not possible in a checkpoint: it could load, "

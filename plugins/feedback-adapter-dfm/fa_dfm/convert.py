@@ -133,6 +133,8 @@ def _probe_images(model: nn.Module, size: tuple[int, int]) -> Tensor:
             f"{type(model).__name__} has no convolution for feedback to enter behind."
         )
     like = convolutions[0].weight
+    if like.is_meta:
+        raise NotImplementedError("the receptive field is measured, which takes real weights")
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, convolutions[0].in_channels, *size, generator=generator)
     return images.to(like.device, like.dtype)

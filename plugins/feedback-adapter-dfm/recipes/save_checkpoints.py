@@ -95,6 +95,7 @@ def adapter_of(name: str, trained: Path) -> fa.Adapter:
     labels = CAMVID if scenes else ("triangle",)
     transform = fa.Transform(SIZE, "lanczos", (0.5,) * 3, (0.5,) * 3) if scenes else None
     adapter = fa.wrap(net.eval(), labels=labels, kind="map", transform=transform)
+    adapter.defaults = fa.Defaults(pivots=("feedback",))  # what is added behind the first layer
     architecture = fa.Architecture(LIBRARY, LITE0 if scenes else "small-view", kwargs)
     metrics = _scores(what, trained)
     adapter.card = fa.Card(

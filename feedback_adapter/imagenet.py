@@ -6,13 +6,11 @@ from pathlib import Path
 
 import safetensors.torch
 import timm
-from timm.data.config import resolve_model_data_config
 
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.evidence.hierarchy import imagenet_labels
-from feedback_adapter.outputs import SINGLE, Output
-from feedback_adapter.transform import Transform
+from feedback_adapter.wrapping import wrap
 
 __all__ = ["pretrained"]
 
@@ -40,16 +38,7 @@ def pretrained(name: str, weights: str | Path | None = None) -> Adapter:
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         how = "" if weights is not None else " Give a file that you have: --weights FILE."
         raise CheckpointError(f"The weights of {name!r} can't be loaded: {error}{how}") from error
-    labels = imagenet_labels()
-    if getattr(model, "num_classes", None) != len(labels):
-        raise CheckpointError(f"{name!r} has {model.num_classes} classes, not ImageNet's 1,000.")
-    config = resolve_model_data_config(model)
-    transform = Transform(
-        size=config["input_size"][1:],
-        interpolation=config["interpolation"]
-        if config["interpolation"] == "bilinear"
-        else "bicubic",
-        mean=config["mean"],
-        std=config["std"],
-    )
-    return Adapter(model.eval(), {SINGLE: Output(labels, "multiclass")}, transform=transform)
+    adapter = wrap(model.eval())
+    if len(adapter.labels) != len(imagenet_labels()):
+        raise CheckpointError(f"{name!r} has {len(adapter.labels)} classes, not ImageNet's 1,000.")
+    return adapter

@@ -14,6 +14,7 @@ from feedback_adapter.adapter import Adapter
 from feedback_adapter.checkpoint import read as read_checkpoint
 from feedback_adapter.errors import ModelError
 from feedback_adapter.outputs import SINGLE, Kind, Output
+from feedback_adapter.timm_notes import check_width, labels_of, transform_of_timm
 from feedback_adapter.transform import PhotoTransform, transform_of
 
 __all__ = ["load", "wrap"]
@@ -22,7 +23,7 @@ __all__ = ["load", "wrap"]
 def wrap(
     model: nn.Module,
     labels: Sequence[str] | Mapping[int, str] | None = None,
-    kind: Kind = "multilabel",
+    kind: Kind | None = None,
     *,
     outputs: Mapping[str, Output] | None = None,
     transform: PhotoTransform | Callable[[Image.Image], Any] | None = None,
@@ -32,7 +33,9 @@ def wrap(
     Args:
         model: Any `nn.Module` that maps images to logits.
         labels: A name for each entry of its output, in order: a list, an array, or `{id: name}`.
-        kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax).
+            timm's ImageNet models need none.
+        kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax). By default
+            multilabel where `labels` are given, and multiclass where timm notes them.
         outputs: For a model that returns several tensors: `{name: Output(...)}`.
         transform: How photos become its input, for the command line and pictures: a `Transform`,
             or any function from a Pillow image to a tensor (channels, height, width), such as
@@ -50,13 +53,19 @@ def wrap(
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"model is a {type(model).__name__}: pass an nn.Module.")
-    if (labels is None) == (outputs is None):
+    if labels is not None and outputs is not None:
         raise ModelError(
             "Say what the model returns in one way: labels=[...] for one output, "
             "or outputs={name: Output(...)} for several."
         )
+    if labels is None and outputs is None:
+        labels, kind = labels_of(model), kind or "multiclass"
+    elif labels is not None:
+        check_width(model, len(labels))
+    if transform is None:
+        transform = transform_of_timm(model)
     if outputs is None:
-        outputs = {SINGLE: Output(cast("tuple[str, ...]", labels), kind)}
+        outputs = {SINGLE: Output(cast("tuple[str, ...]", labels), kind or "multilabel")}
     elif not outputs:
         raise ModelError("outputs is empty: name at least one output.")
     return Adapter(model, outputs, transform=transform_of(transform))

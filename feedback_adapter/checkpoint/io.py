@@ -19,16 +19,15 @@ from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.format import (
     Card,
     find,
-    free,
     read_card,
     read_config,
     read_priors,
     read_weights,
-    write_folder,
 )
 from feedback_adapter.checkpoint.outline import outline_of
 from feedback_adapter.checkpoint.rebuild import recover
 from feedback_adapter.checkpoint.tensors import check_shapes, fill, state_of
+from feedback_adapter.checkpoint.writing import free, write_folder
 from feedback_adapter.defaults import Defaults
 from feedback_adapter.errors import CheckpointError, FeedbackAdapterError, ModelError
 from feedback_adapter.outputs import Output

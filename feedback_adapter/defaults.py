@@ -142,7 +142,7 @@ def pick(
         overrides: Single values by name.
 
     Returns:
-        `{name: images}`: the images of each strategy, by index. One strategy for no image.
+        The indices of the images of each strategy, by its name. One strategy for no image.
 
     Raises:
         OptionsError: No strategy that suits takes these options.

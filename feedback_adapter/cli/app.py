@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
@@ -59,6 +60,8 @@ def start(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    if sys.stdout is None:  # closed by the shell, as in `... >&-`
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it can't show, it shows as \u...
             stream.reconfigure(errors="backslashreplace")
@@ -100,7 +103,7 @@ def _usage(error: Exception) -> str:
 def _system(error: OSError) -> str:
     """What the system said of a file, a folder, the disk or the network, in a sentence."""
     if error.filename is None:
-        return f"What was asked for can't be read or written: {error}."
+        return f"What was asked for can't be read or written: {error.strerror or error}."
     return (
         f"{str(error.filename)!r} can't be used: {error.strerror}. "
         "Name another one, or look who may use it and whether there is room."

@@ -138,6 +138,16 @@ def test_whoever_reads_has_seen_enough():
     assert ran.returncode == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a shell of Unix")
+def test_a_closed_output():
+    for words, code in (("--version >&-", 0), ("nope >&-", 2), ("nope 2>&-", 2)):
+        done = subprocess.run(
+            f"'{SCRIPT}' {words}", shell=True, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == code
+        assert done.stderr.count("\n") == (words == "nope >&-")
+
+
 @pytest.mark.parametrize("code", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_that_cannot_show_a_character(code):
     env = {**os.environ, "PYTHONIOENCODING": code}

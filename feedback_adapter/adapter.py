@@ -215,10 +215,8 @@ class Adapter:
                 sites = self._pivots(inputs, pivots)
             with frozen(self.model):
                 recorded = None if prepared is None else prepared.from_pivots(sites)
-                problem = Problem(
-                    self.model, inputs, bound, sites, self.read, self.priors, recorded
-                )
-                problem = guard.tried(evidence, problem, self.outputs)
+                told = Problem(self.model, inputs, bound, sites, self.read, self.priors, recorded)
+                problem = guard.tried(evidence, told, self.outputs)
                 result = guard.run_each(runs, problem, self.outputs)
         except (EvidenceError, SiteError) as error:
             given = [site.name for site in sites] or pivots
@@ -285,7 +283,8 @@ class Adapter:
             ModelError: No such output, or one that isn't multilabel.
         """
         name = self._multilabel(output)
-        self.priors[name] = LabelPrior.fit(probabilities, targets, held_out)
+        count = len(self.outputs[name].labels)
+        self.priors[name] = LabelPrior.fit(probabilities, targets, held_out, labels=count)
         return self.priors[name]
 
     def calibrate(
@@ -316,13 +315,11 @@ class Adapter:
     def _multilabel(self, output: str | None) -> str:
         fits = [name for name, spec in self.outputs.items() if spec.kind == "multilabel"]
         name = output if output is not None else (fits[0] if len(fits) == 1 else None)
-        if name not in fits:
+        if not isinstance(name, str) or name not in fits:
             raise ModelError(
-                f"This needs one multilabel output; {fits or 'none'} are, not {output!r}."
+                f"This needs one multilabel output; {fits or 'none'} are, not {output!r:.80}."
             )
         return name
-
-    # ---- what refine needs ----
 
     def _strategies(
         self,
@@ -334,7 +331,7 @@ class Adapter:
     ) -> list[tuple[StrategySpec, Tensor]]:
         """The strategies to run, each with the indices of its images, (k,)."""
         device = inputs.images.device
-        if strategy not in (None, "auto"):
+        if not (strategy is None or (isinstance(strategy, str) and strategy == "auto")):
             return [(plugins.strategy(strategy), torch.arange(inputs.batch, device=device))]
         facts = Facts(self.model, self.outputs, inputs, evidence, self.priors)
         specs = {spec.name: spec for spec in plugins.plugins().all("strategies")}

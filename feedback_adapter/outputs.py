@@ -54,10 +54,17 @@ class Output:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", label_list(self.labels))
-        if self.kind not in get_args(Kind):
-            raise ModelError(f"kind={self.kind!r} is not possible: {get_args(Kind)} are.")
-        if self.exclusive not in (None, True, False):
-            raise ModelError(f"exclusive={self.exclusive!r} is not possible: True or False are.")
+        if not isinstance(self.kind, str) or self.kind not in get_args(Kind):
+            raise ModelError(f"kind={self.kind!r:.80} is not possible: {get_args(Kind)} are.")
+        if self.select is not None and not isinstance(self.select, str):
+            raise ModelError(
+                f"select={self.select!r:.80} is not possible: give keys, indices and names of "
+                "attributes joined by dots, as text."
+            )
+        if self.exclusive is not None and not isinstance(self.exclusive, bool):
+            raise ModelError(
+                f"exclusive={self.exclusive!r:.80} is not possible: True or False are."
+            )
         if self.exclusive is not None and self.kind != "map":
             raise ModelError(
                 f"exclusive={self.exclusive} is for kind='map'. Labels of which one holds are "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import CheckpointError, DataError
 from feedback_adapter.gaussian import conditional, latent_move, nearest_covariance
+from feedback_adapter.installed import reason
 
 __all__ = ["JOINT", "LATENT", "RIDGE", "LabelPrior", "calm"]
 
@@ -50,7 +52,12 @@ class LabelPrior:
 
     @classmethod
     def fit(
-        cls, probabilities: Tensor, targets: Tensor, held_out: Tensor | None = None
+        cls,
+        probabilities: Tensor,
+        targets: Tensor,
+        held_out: Tensor | None = None,
+        *,
+        labels: int | None = None,
     ) -> LabelPrior:
         """Statistics of a training set.
 
@@ -61,26 +68,28 @@ class LabelPrior:
                 that wasn't trained on it, as cross-validation gives them. The model's own won't
                 do, for it knows its training images by heart. By default the couplings are those
                 of a model that knows nothing but how frequent labels are: somewhat too large.
+            labels: How many labels there must be; any number by default.
 
         Raises:
             DataError: The shapes differ, fewer than two images, or numbers outside [0, 1].
         """
-        shapes = {tuple(t.shape) for t in (probabilities, targets, held_out) if t is not None}
-        if len(shapes) > 1 or len(targets) < 2:
+        p, y = _matrix("probabilities", probabilities), _matrix("targets", targets)
+        logits = None if held_out is None else _matrix("held_out", held_out)
+        shapes = {tuple(t.shape) for t in (p, y, logits) if t is not None}
+        if len(shapes) > 1 or len(y) < 2 or y.shape[1] != (labels or y.shape[1] or 1):
             raise DataError(
-                f"probabilities {tuple(probabilities.shape)}, targets {tuple(targets.shape)} and "
-                "held_out must be of one shape (images, labels), with at least two images."
+                f"probabilities {tuple(p.shape)}, targets {tuple(y.shape)} and held_out must be of "
+                f"one shape (images, {labels or 'labels'}), with at least two images and a label."
             )
-        for name, given in (("probabilities", probabilities), ("targets", targets)):
+        for name, given in (("probabilities", p), ("targets", y)):
             low, high = given.min().item(), given.max().item()
-            if not 0 <= low <= high <= 1:  # NaN isn't either
+            if not 0 <= low <= high <= 1:
                 raise DataError(
                     f"{name} go from {low:.3g} to {high:.3g}: they must be in [0, 1]. If these are "
-                    "logits, give their sigmoid; -1, 255 or NaN for 'unknown' has to be decided."
+                    "logits, give their sigmoid; -1 or 255 for 'unknown' has to be decided."
                 )
-        p, y = probabilities.double(), targets.double()
         mean = torch.stack([p.mean(0), y.mean(0)])
-        chance = y.mean(0).expand_as(y) if held_out is None else _calibrated(held_out, y)
+        chance = y.mean(0).expand_as(y) if logits is None else _calibrated(logits, y)
         couplings = _couplings(y - chance, chance * (1 - chance))
         p, y = p - mean[0], y - mean[1]
         covariance = torch.stack([p.T @ p, y.T @ p, y.T @ y]) / len(y)
@@ -157,6 +166,33 @@ class LabelPrior:
 def calm(logits: Tensor) -> Tensor:
     """Logits as calibrated as `LabelPrior.latent_move` needs them; it suits both checkpoints."""
     return 0.85 * logits - 0.2
+
+
+def _matrix(name: str, given: Any) -> Tensor:
+    """A tensor or an array as a tensor of float64.
+
+    Raises:
+        DataError: It isn't (images, labels), or holds something else than finite numbers.
+    """
+    try:
+        tensor = torch.as_tensor(given)
+        if tensor.is_complex():
+            raise ValueError("complex numbers")  # which `double` would cut in half
+        tensor = tensor.detach().to_dense().double()
+        fine = tensor.ndim == 2 and bool(tensor.isfinite().all())
+    except Exception as error:  # whatever arrays of a stranger raise
+        raise DataError(
+            f"{name} is a {type(given).__name__} that holds no numbers: {reason(error)}. "
+            "Give a tensor or an array (images, labels)."
+        ) from error
+    if not fine:
+        raise DataError(
+            f"{name} is {tuple(tensor.shape)}, with NaN or inf: it must be (images, labels) of "
+            "finite numbers; NaN for 'unknown' has to be decided."
+            if tensor.ndim == 2
+            else f"{name} is {tuple(tensor.shape)}: it must be (images, labels)."
+        )
+    return tensor
 
 
 def _couplings(residual: Tensor, variance: Tensor) -> Tensor:

@@ -58,16 +58,23 @@ def wrap(
             "Say what the model returns in one way: labels=[...] for one output, "
             "or outputs={name: Output(...)} for several."
         )
-    if labels is None and outputs is None:
-        labels, kind = labels_of(model), kind or "multiclass"
-    elif labels is not None:
-        check_width(model, len(labels))
+    noted = labels is None and outputs is None
+    if noted:
+        labels, kind = labels_of(model), "multiclass" if kind is None else kind
     if transform is None:
         transform = transform_of_timm(model)
     if outputs is None:
-        outputs = {SINGLE: Output(cast("tuple[str, ...]", labels), kind or "multilabel")}
-    elif not outputs:
-        raise ModelError("outputs is empty: name at least one output.")
+        names = cast("tuple[str, ...]", labels)
+        output = Output(names, "multilabel" if kind is None else kind)
+        if not noted:
+            check_width(model, len(output.labels))
+        outputs = {SINGLE: output}
+    given = outputs if isinstance(outputs, Mapping) else {}
+    if not all(isinstance(n, str) and isinstance(o, Output) for n, o in given.items()) or not given:
+        raise ModelError(
+            f"outputs={outputs!r:.200} is not possible: pass {{name: Output(labels)}} for at least "
+            "one output, with text as names."
+        )
     return Adapter(model, outputs, transform=transform_of(transform))
 
 

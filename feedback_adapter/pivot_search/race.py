@@ -33,7 +33,7 @@ from feedback_adapter.pivot_search.hidden import Criterion, likelihood, precisio
 from feedback_adapter.pivot_search.hidden import hide as hide_part
 from feedback_adapter.prepared import Prepared
 from feedback_adapter.refinement import Refinement
-from feedback_adapter.sites import Inputs, Site, SiteInfo, frozen
+from feedback_adapter.sites import Inputs, Site, SiteInfo, frozen, named_sites
 from feedback_adapter.sites.auto import on_two, spread
 from feedback_adapter.strategies.base import Facts
 
@@ -200,23 +200,24 @@ def choose_pivots(
     bound = evidence.bind(adapter.outputs, inputs.batch)
     spec = _strategy(adapter, inputs, bound, strategy, overrides)
     own = adapter.defaults.options_for(spec.name, spec.options, None, overrides)
-    sizes = step_sizes or [share * own.step_size for share in (0.1, 0.3, 1.0, 3.0)]
-    search = Search(steps, tuple(sizes), hide, criterion, batch, tolerance, seed)
+    if step_sizes is None:
+        step_sizes = [share * own.step_size for share in (0.1, 0.3, 1.0, 3.0)]
+    search = Search(steps, step_sizes, hide, criterion, batch, tolerance, seed)
     # so that all steps are taken and the last one counts
     fixed = {"patience": None, "keep": "last"}
     possible = {field.name for field in dataclasses.fields(spec.options)}
     options = {**{n: v for n, v in fixed.items() if n in possible}, **overrides}
-    if pivots is None:
+    if pivots is None or (isinstance(pivots, str) and pivots == "auto"):
         with frozen(adapter.model), torch.no_grad():
             sites = on_two(inputs, lambda some: spread(adapter.model, some, adapter.read, 6))
     else:
         measured = {Site.of(site): site for site in on_two(inputs, adapter.sites)}
-        wanted = [Site.of(pivot) for pivot in pivots]
+        wanted = named_sites(adapter.model, pivots)
         sites = [measured.get(site, SiteInfo(*site.key)) for site in wanted]
     unrefined = in_batches(
         lambda rows: adapter.unrefined(inputs.take(rows)),
         inputs.batch,
-        batch,
+        search.batch,
         device=inputs.images.device,
     )
 
@@ -236,7 +237,7 @@ def _strategy(
     """The strategy to search with: it must take steps of a size, and say what each came to."""
     needed = ("step_size", "steps", "trace")
     specs = plugins.plugins().all("strategies")
-    if name in (None, "auto"):
+    if name is None or (isinstance(name, str) and name == "auto"):
         facts = Facts(adapter.model, adapter.outputs, inputs, bound, adapter.priors)
         found = pick(facts, adapter.defaults, specs, None, {**dict.fromkeys(needed), **overrides})
         return plugins.strategy(max(found, key=lambda name: len(found[name])))

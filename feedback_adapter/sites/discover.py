@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -65,12 +64,14 @@ def named_sites(model: nn.Module, pivots: Any) -> tuple[Site, ...]:
     paths = paths_of(model)
     if isinstance(pivots, (str, Site, nn.Module)):
         pivots = [pivots]
-    if not isinstance(pivots, Iterable):
+    try:
+        each: list[Any] = list(pivots)
+    except Exception as error:  # nothing to go over, or something that fails at it
         raise SiteError(
             f"pivots={pivots!r:.80} names no site. Pass a name, a list of names, or 'auto'."
-        )
+        ) from error
     found: list[Site] = []
-    for pivot in cast("Iterable[Any]", pivots):
+    for pivot in each:
         if isinstance(pivot, nn.Module):
             name = paths.get(id(pivot))
             hint = f"Pass its name, {name!r}." if name else "It is no part of the model."

@@ -137,7 +137,7 @@ class _CertainSomewhere(CertainOnMap):
             best = moved.flatten(1).argmax(1, keepdim=True)
             flat = moved.flatten(1)
             flat = flat.scatter(1, best, flat.gather(1, best).clamp(min=EDGE))
-            missing = (value[:, label] == 1) & (present < math.log(LIMIT))
+            missing = (value[:, label] == 1) & (odds.flatten(1).amax(1) < EDGE - 1e-3)
             change = torch.where(_wide(missing), flat.reshape(odds.shape) - odds, 0.0)
             logits = _shifted(logits, label, change)
         return outputs.replace(**{self.output: logits})

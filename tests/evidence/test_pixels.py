@@ -167,6 +167,8 @@ def test_what_is_somewhere_or_nowhere_holds():
     after = fa.Labels({"ball": 1, "dog": 0}).clamp(outputs).probabilities()["output"]
     assert bool((after[:, 3].flatten(1).amax(1) > 1 - 1e-5).all())
     assert bool((after[:, 1].flatten(1).sum(1) < 1e-5).all())
+    likely = fa.Labels({"ball": 1}).clamp(outputs.replace(output=outputs["output"] * 0.01))
+    assert bool((likely["output"].argmax(1) == 3).flatten(1).any(1).all())  # seen at one pixel
     assert torch.allclose(after.sum(1), torch.ones(4, 5, 6).double())
     soft = fa.Labels({"ball": 1}, confidence=0.5).clamp(outputs).probabilities()["output"]
     plain = outputs.probabilities()["output"]

@@ -30,7 +30,7 @@ def labels_of(model: nn.Module) -> tuple[str, ...]:
             "Say what the model returns in one way: labels=[...] for one output, or "
             "outputs={name: Output(...)} for several. Only timm's models say it themselves."
         )
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset, expected = infer_imagenet_subset(note), note.get("num_classes")
     width = _width(model, note)

@@ -205,7 +205,7 @@ def test_nothing_that_is_registered_breaks_what_is_there(which):
         assert all(found.get("strategies", name) is not None for name in names)
     assert found.get("strategies", "residual").strategy is Residual
     for name in (None, [], {}, 5, "odd", b"residual", "x" * 10**5):
-        with pytest.raises(PluginError, match="There is no strategies"):
+        with pytest.raises(PluginError, match="There is no strategy"):
             found.get("strategies", name)
 
 

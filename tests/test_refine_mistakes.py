@@ -36,7 +36,7 @@ def test_unknown_names_get_a_near_miss():
     adapter, images, told = tiny_adapter(), tiny_images(2), fa.Labels({"cat": 1})
     with pytest.raises(OptionsError, match=r"There is no option 'stepsize'.*'step_size'"):
         adapter.refine(images, told, stepsize=0.1)
-    with pytest.raises(PluginError, match=r"no strategies 'residul'.*'residual'"):
+    with pytest.raises(PluginError, match=r"no strategy 'residul'.*'residual'"):
         adapter.refine(images, told, strategy="residul")
     with pytest.raises(SiteError, match=r"no site 'again2'.*'again'"):
         adapter.refine(images, told, pivots="again2")

@@ -14,6 +14,8 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+# an interrupt in a callback of the garbage collector, such as hypothesis's, goes no further
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers here")
 def test_an_interrupt_at_a_random_instant_leaves_nothing_behind(stress):
     assert not stress.interrupts(60, seed=1)

@@ -66,7 +66,9 @@ def test_every_file_is_short(tests):
     assert long == {}
 
 
-@pytest.mark.xfail(strict=False, reason="what belongs to plugins is still moving out")
+@pytest.mark.xfail(
+    strict=False, reason="16,200 lines: maps, checked results, photos and checkpoints came in"
+)
 def test_the_core_is_small():
     lines = sum(p.read_text("utf-8").count("\n") for p in tracked("feedback_adapter/*.py"))
     assert 0 < lines <= 8000

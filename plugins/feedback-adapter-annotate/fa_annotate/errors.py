@@ -1,0 +1,11 @@
+"""What can go wrong in this package, in the family of the library's own errors."""
+
+from __future__ import annotations
+
+from feedback_adapter.errors import FeedbackAdapterError
+
+__all__ = ["AnnotateError"]
+
+
+class AnnotateError(FeedbackAdapterError):
+    """A folder, an answer, a file of answers or a request that can't be used."""

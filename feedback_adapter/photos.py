@@ -116,7 +116,9 @@ def _rgb(photo: Image.Image) -> Image.Image:
     if photo.has_transparency_data:
         photo = photo.convert("LA" if photo.mode == "La" else photo.mode).convert("RGBA")
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
-    return photo.convert("RGB")
+    plain = photo.convert("RGB")
+    plain.info.clear()  # its orientation is done: who reads this again mustn't turn it again
+    return plain
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:

@@ -49,6 +49,8 @@ def test_exif_orientation_is_obeyed(orientation: int, suffix: str, tmp_path: Pat
     found = np.asarray(as_rgb(path)).astype(int)
     assert found.shape == shown.shape
     assert abs(found - shown).mean() < 8
+    again = as_rgb(read_photo(path))  # what is upright already isn't turned once more
+    assert np.array_equal(np.asarray(again), found)
 
 
 def test_a_photo_with_broken_exif_data_is_shown_as_it_is(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Say what you already know about an image, and get better predictions of the rest."""
 
 from .adapter import Adapter
+from .batches import refine_batches
 from .calibration import Calibration
 from .checkpoint import Architecture, Card
 from .defaults import Defaults
@@ -97,6 +98,7 @@ __all__ = [
     "hookimpl",
     "load",
     "pretrained",
+    "refine_batches",
     "wrap",
     "write_captions",
 ]

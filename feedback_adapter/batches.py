@@ -1,4 +1,4 @@
-"""One loop over a data set: some images at a time, and the results joined.
+"""One loop over a data set: some images at a time, and the results joined or handed on.
 
 Everything that goes over more images than fit into memory at once uses this: predicting,
 refining, evaluating, fitting.
@@ -6,15 +6,24 @@ refining, evaluating, fitting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self, TypeVar, cast
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from feedback_adapter.errors import InputError, OptionsError
+from feedback_adapter.errors import InputError, ModelError, OptionsError
 
-__all__ = ["Joinable", "in_batches", "join", "split"]
+if TYPE_CHECKING:
+    from feedback_adapter.adapter import Adapter
+    from feedback_adapter.evidence.base import Evidence
+    from feedback_adapter.photos import Photo
+    from feedback_adapter.refinement import Refinement
+
+__all__ = ["Joinable", "in_batches", "join", "read_ahead", "refine_batches", "split"]
 
 
 class Joinable(Protocol):
@@ -26,6 +35,7 @@ class Joinable(Protocol):
         ...
 
 
+ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT", bound="Tensor | Joinable")
 
 
@@ -104,3 +114,102 @@ def in_batches(
         tensor([ 0, 10, 20, 30, 40])
     """
     return join([function(rows) for rows in split(count, size, device)])
+
+
+def refine_batches(
+    adapter: Adapter,
+    source: Iterable[tuple[Tensor | Sequence[Photo], Evidence]],
+    *,
+    ahead: int = 2,
+    **arguments: Any,
+) -> Generator[Refinement]:
+    """Refine a data set batch by batch, in memory that doesn't grow with its size.
+
+    A thread reads the next batches from the source, and opens their photos, while the model works
+    on this one.
+
+    Args:
+        adapter: The model.
+        source: Anything to go over that gives a batch at a time: its images, and what is known of
+            them. Images are a tensor (batch, channels, height, width), or a list of photos (files,
+            Pillow images, arrays), which the adapter's transform opens.
+        ahead: How many batches are read before it is their turn, at least 1.
+        **arguments: What `Adapter.refine` takes besides, such as `strategy=` or `steps=`.
+
+    Yields:
+        The result of each batch, in the order of the source.
+
+    Raises:
+        FeedbackAdapterError: What `Adapter.refine` raises, and what the source raises.
+        ModelError: The images are photos, and the adapter has no transform.
+        OptionsError: `ahead` is less than 1.
+
+    Example:
+        >>> import torch, feedback_adapter as fa
+        >>> adapter = fa.wrap(torch.nn.Linear(2, 3), labels=["dog", "snow", "ball"])
+        >>> source = ((torch.ones(4, 2), fa.Labels({"dog": 1})) for _ in range(3))
+        >>> [len(result) for result in fa.refine_batches(adapter, source, pivots="input")]
+        [4, 4, 4]
+    """
+
+    def opened() -> Generator[tuple[Tensor, Evidence]]:
+        device = next((p.device for p in adapter.model.parameters()), torch.device("cpu"))
+        for images, evidence in source:
+            if not isinstance(images, Tensor):
+                if adapter.transform is None:
+                    raise ModelError(
+                        "The adapter doesn't say how photos become its input: "
+                        "wrap(..., transform=), or let the source give tensors."
+                    )
+                images = adapter.transform.open(*images)
+            yield images.to(device), evidence
+
+    for images, evidence in read_ahead(opened(), ahead):
+        yield adapter.refine(images, evidence, **arguments)
+
+
+def read_ahead(items: Iterable[ItemT], ahead: int = 2) -> Generator[ItemT]:
+    """Go over anything, while a thread reads the next items.
+
+    Args:
+        items: What takes time to read. What it raises is raised here, after the items before.
+        ahead: How many items are read before they are asked for, at least 1.
+
+    Raises:
+        OptionsError: `ahead` is less than 1.
+
+    Example:
+        >>> list(read_ahead(range(3)))
+        [0, 1, 2]
+    """
+    if not isinstance(ahead, int) or ahead < 1:
+        raise OptionsError(f"ahead={ahead!r} is out of range: it must be a whole number from 1 on.")
+    read: queue.Queue[tuple[ItemT] | BaseException | None] = queue.Queue(ahead)
+    enough = threading.Event()
+
+    def put(item: tuple[ItemT] | BaseException | None) -> None:
+        while not enough.is_set():
+            with contextlib.suppress(queue.Full):
+                read.put(item, timeout=0.1)
+                return
+
+    def fill() -> None:
+        try:
+            for item in items:
+                put((item,))
+                if enough.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # raised where the items are wanted
+            put(error)
+
+    thread = threading.Thread(target=fill, name="read_ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := read.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+    finally:
+        enough.set()
+        thread.join()

@@ -87,24 +87,37 @@ def _always_bounded(
         other = copy.deepcopy(model)
     except Exception:  # not every model can be copied: then only its images are changed
         other = None
+    worked = False
     for draw in range(_DRAWS):
         share, scale = _NOISE[draw % len(_NOISE)], _SCALES[draw % len(_SCALES)]
         changed = inputs
         if images.is_floating_point():
             changed = inputs.replace(images * scale + noise(images, 1.0))
-        with torch.no_grad():
-            if other is not None:
-                own = dict(model.named_parameters())
+        if other is not None:
+            own = dict(model.named_parameters())
+            with torch.no_grad():
                 for name, tensor in other.named_parameters():
                     if tensor.is_floating_point():
                         tensor.copy_(own[name] + noise(own[name], share))
-            try:
-                with frozen(other or model, watch=False):
-                    outputs = read(changed.run(other or model))
-            except Exception:  # such weights or images may be impossible
-                continue
+        # A copy may fail where the model doesn't, as when a hook of it writes to the original.
+        outputs = _outputs(other, changed, read) or _outputs(model, changed, read)
+        if outputs is None:  # such weights or images may be impossible
+            continue
+        worked = True
         seen = {name: outputs[name][outputs[name].isfinite()] for name in names}
         names = {n for n, v in seen.items() if not v.numel() or _bounded(outputs, n, v)}
         if not names:
             break
-    return names
+    return names if worked else set()
+
+
+def _outputs(
+    model: nn.Module | None, inputs: Inputs, read: Callable[[Any], Outputs]
+) -> Outputs | None:
+    if model is None:
+        return None
+    try:
+        with torch.no_grad(), frozen(model, watch=False):
+            return read(inputs.run(model))
+    except Exception:
+        return None

@@ -120,3 +120,26 @@ def test_a_dict_of_maps_is_pointed_to_map_outputs():
 
     with pytest.raises(ModelError, match=r"is a dict.*Output\(labels, kind='map', select='out'\)"):
         fa.wrap(Segments(), labels=["a", "b"]).predict(tiny_images(1))
+
+
+class Hooked(nn.Module):
+    """A hook writes to this very object, so that a copy of it can't run."""
+
+    def __init__(self, last) -> None:
+        super().__init__()
+        self.net, self.last, self.seen = nn.Linear(12, 4), last, {}
+        nn.init.constant_(self.net.weight, 0.05)
+        self.net.register_forward_hook(lambda m, i, o: self.seen.__setitem__("net", o))
+
+    def forward(self, x):
+        self.net(x.flatten(1))
+        return self.last(self.seen["net"])
+
+
+def test_a_model_whose_copies_cant_run_is_judged_by_other_images():
+    images = torch.rand(2, 3, 2, 2) * 0.5 + 0.5
+    outputs = fa.wrap(Hooked(nn.Hardtanh(-5, 5)), labels=LABELS).predict(images)
+    assert 0 < float(outputs.min())
+    assert float(outputs.max()) < 1
+    with pytest.raises(ModelError, match="holds probabilities"):
+        fa.wrap(Hooked(nn.Sigmoid()), labels=LABELS).predict(images)

@@ -37,7 +37,7 @@ from feedback_adapter.sites import (
 from feedback_adapter.sites.auto import middle, on_two
 from feedback_adapter.sites.rows import not_by_image
 from feedback_adapter.strategies.base import Facts, Problem
-from feedback_adapter.transform import PhotoTransform, pictures_of
+from feedback_adapter.transform import PhotoTransform, opened, pictures_of
 
 __all__ = ["Adapter"]
 
@@ -174,7 +174,8 @@ class Adapter:
 
         Args:
             images: (batch, channels, height, width), as the model takes them; a tuple of
-                its arguments, or a dict of its keyword arguments; or what `prepare` returned.
+                its arguments, or a dict of its keyword arguments; one photo or a list of them
+                (files, Pillow images, uint8 pixels); or what `prepare` returned.
             evidence: What is known, e.g. `Labels({"dog": 1})`.
             strategy: Name of a strategy. By default, or with `"auto"`, each image gets the one
                 that suits it best of those that take the options that are given: the
@@ -342,11 +343,11 @@ class Adapter:
         if isinstance(images, Prepared):
             images.check(self.model)
             return images.inputs
-        inputs = Inputs.of(images)
         parameter = next(iter(self.model.parameters()), None)
-        if parameter is None or parameter.is_meta:
-            return inputs
-        if inputs.images.device != parameter.device:
+        known = parameter is not None and not parameter.is_meta
+        device = parameter.device if known else None
+        inputs = Inputs.of(opened(images, self.transform, device))
+        if known and inputs.images.device != parameter.device:
             raise InputError(
                 f"The images are on {inputs.images.device}, the model is on {parameter.device}. "
                 f"Move one: images.to({str(parameter.device)!r})."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,8 @@ class Output:
             of each pixel: logits (batch, labels, height, width)) or `"tokens"`: what a decoder
             needs to write a text, (batch, anything); `labels` is then the vocabulary.
         select: Which tensor of the model's return value this is: `None` for the
-            value itself, or keys, indices and attribute names joined by dots
-            (`"logits"`, `"0"`, `"heads.scene"`).
+            value itself, or for what is called as the output in it; or keys, indices and attribute
+            names joined by dots (`"logits"`, `"0"`, `"heads.scene"`).
         hierarchy: `{coarse class: its labels}`, for `Coarse` evidence.
         decoder: For `"tokens"`: the part of the model that writes the text; see
             `feedback_adapter.networks.CaptionDecoder`.
@@ -202,6 +202,8 @@ def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
     logits: dict[str, Tensor] = {}
     for name, spec in specs.items():
         tensor = pick(value, spec.select)
+        if spec.select is None and not isinstance(tensor, Tensor):
+            tensor = _called(name, value)
         if not isinstance(tensor, Tensor):
             raise ModelError(
                 f"Output {name!r} is a {type(tensor).__name__}, not a tensor: say which part of "
@@ -221,6 +223,13 @@ def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
             )
         logits[name] = tensor
     return Outputs(logits, specs)
+
+
+def _called(name: str, value: Any) -> Any:
+    """The tensor of a model's return value that has a name; all of the value if none has."""
+    named = cast("Mapping[Any, Any]", value) if isinstance(value, Mapping) else {}
+    found = named.get(name, getattr(value, name, None))
+    return found if isinstance(found, Tensor) else value
 
 
 def _example(value: Any, spec: Output) -> str:

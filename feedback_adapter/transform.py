@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,6 +22,7 @@ __all__ = ["CallableTransform", "PhotoTransform", "Transform", "pictures_of", "t
 _INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 _LARGEST = 8192
 _MOST = 1e6
+_PHOTOS = (str, os.PathLike, Image.Image, np.ndarray)
 
 
 class PhotoTransform:
@@ -225,6 +228,35 @@ def transform_of(transform: object) -> PhotoTransform | None:
     except InputError as error:
         raise ModelError(f"transform can't be used, tried on a grey photo. {error}") from error
     return CallableTransform(function, (height, width))
+
+
+def opened(
+    images: Any, transform: PhotoTransform | None, device: torch.device | None = None
+) -> Any:
+    """Photos as the model takes them; whatever isn't photos comes back as it is.
+
+    Args:
+        images: A photo or several: files, Pillow images, arrays, or a uint8 tensor. A list or
+            tuple is photos if it holds nothing but files, Pillow images and arrays.
+        transform: The model's, if it is known. Without it a tensor is never taken for photos.
+        device: Where the result is to be.
+
+    Raises:
+        InputError: One can't be read, or the transform isn't known.
+    """
+    several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+    photos = list(cast("Sequence[Any]", images)) if several else [images]
+    if isinstance(images, Tensor):
+        if transform is None or images.dtype != torch.uint8:
+            return images
+    elif not photos or not all(isinstance(photo, _PHOTOS) for photo in photos):
+        return images
+    if transform is None:
+        raise InputError(
+            "How photos become the model's input isn't known: pass wrap(model, transform=...), "
+            "or a tensor (batch, channels, height, width) as the model takes it."
+        )
+    return transform.open(*photos).to(device)
 
 
 def _transformed(function: Callable[[Image.Image], Any], photo: Image.Image) -> Tensor:

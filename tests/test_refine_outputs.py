@@ -1,11 +1,14 @@
 """Models of several outputs and inputs: evidence on one output, refinement of another."""
 
+import collections
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 import feedback_adapter as fa
-from feedback_adapter.errors import SiteError
+from feedback_adapter.errors import ModelError, SiteError
 from feedback_adapter.testing import tiny_images
 
 STRATEGIES = ["residual", "layerwise", "newton"]
@@ -120,3 +123,31 @@ def test_inputs_by_keyword_and_by_position(heads):
         torch.testing.assert_close(
             alone.after["objects"][0], by_name.after["objects"][image], atol=1e-5, rtol=0
         )
+
+
+@dataclasses.dataclass
+class Both:
+    objects: torch.Tensor
+    scene: torch.Tensor
+
+
+@pytest.mark.parametrize("shape", ["dict", "named tuple", "dataclass"])
+def test_outputs_are_found_by_their_names(shape):
+    heads = collections.namedtuple("Heads", "objects scene")
+    made = {
+        "dict": lambda x: {"scene": x[:, :2], "objects": x},
+        "named tuple": lambda x: heads(x, x[:, :2]),
+        "dataclass": lambda x: Both(x, x[:, :2]),
+    }[shape]
+
+    class Net(nn.Module):
+        def forward(self, images):
+            return made(images.mean((2, 3)) * 9 - 4)
+
+    images = tiny_images(2)
+    outputs = {"scene": fa.Output(["in", "out"]), "objects": fa.Output(["a", "b", "c"])}
+    found = fa.wrap(Net(), outputs=outputs).predict(images)
+    assert torch.equal(found["objects"], images.mean((2, 3)) * 9 - 4)
+    assert torch.equal(found["scene"], found["objects"][:, :2])
+    with pytest.raises(ModelError, match="'things' is a "):
+        fa.wrap(Net(), outputs={"things": fa.Output(["a", "b", "c"])}).predict(images)

@@ -344,13 +344,12 @@ class Adapter:
             images.check(self.model)
             return images.inputs
         parameter = next(iter(self.model.parameters()), None)
-        known = parameter is not None and not parameter.is_meta
-        device = parameter.device if known else None
+        device = None if parameter is None or parameter.is_meta else parameter.device
         inputs = Inputs.of(opened(images, self.transform, device))
-        if known and inputs.images.device != parameter.device:
+        if device is not None and inputs.images.device != device:
             raise InputError(
-                f"The images are on {inputs.images.device}, the model is on {parameter.device}. "
-                f"Move one: images.to({str(parameter.device)!r})."
+                f"The images are on {inputs.images.device}, the model is on {device}. "
+                f"Move one: images.to({str(device)!r})."
             )
         return inputs
 

@@ -245,7 +245,7 @@ def opened(
         InputError: One can't be read, or the transform isn't known.
     """
     several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
-    photos = list(cast("Sequence[Any]", images)) if several else [images]
+    photos = cast("list[Any]", list(images) if several else [images])
     if isinstance(images, Tensor):
         if transform is None or images.dtype != torch.uint8:
             return images

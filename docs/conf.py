@@ -4,6 +4,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "feedback_adapter"
@@ -15,10 +17,14 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 html_theme = "furo"
 html_title = "feedback_adapter"
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -28,3 +34,23 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+
+torch.set_num_threads(1)  # the examples run beside the tests
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",  # every script is run
+    "subsection_order": ["examples/first-steps", "examples/evidence", "*"],
+    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": "example_pictures.written_pictures",
+    "thumbnail_size": (400, 280),
+    "capture_repr": (),
+    "reset_modules": (),
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "show_memory": False,
+    "write_computation_times": False,
+    "abort_on_example_error": True,
+}

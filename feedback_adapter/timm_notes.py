@@ -17,7 +17,7 @@ __all__ = ["check_width", "labels_of", "transform_of_timm"]
 
 
 def labels_of(model: nn.Module) -> tuple[str, ...]:
-    """The classes of a timm model that was made for ImageNet, of 1,000 classes or more.
+    """The classes that a timm model notes: its label names, or ImageNet's, of 1,000 or more.
 
     The width of the output is found by running the model on one image, not by `num_classes`.
 
@@ -32,8 +32,10 @@ def labels_of(model: nn.Module) -> tuple[str, ...]:
         )
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
+    width, names = _width(model, note), note.get("label_names")
+    if isinstance(names, list | tuple) and len(names) == width:
+        return tuple(map(str, names))
     subset, expected = infer_imagenet_subset(note), note.get("num_classes")
-    width = _width(model, note)
     if subset is None or width != expected:
         raise ModelError(
             f"The model returns {width} numbers for an image, and timm notes no names for them: "

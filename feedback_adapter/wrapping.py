@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from feedback_adapter.adapter import Adapter
+from feedback_adapter.checkpoint import HUB, LOCAL, timm_model
 from feedback_adapter.checkpoint import read as read_checkpoint
 from feedback_adapter.errors import ModelError
 from feedback_adapter.outputs import SINGLE, Kind, Output
@@ -21,7 +22,7 @@ __all__ = ["load", "wrap"]
 
 
 def wrap(
-    model: nn.Module,
+    model: nn.Module | str,
     labels: Sequence[str] | Mapping[int, str] | None = None,
     kind: Kind | None = None,
     *,
@@ -31,9 +32,12 @@ def wrap(
     """Make an adapter for a model. The model is used as it is and never changed.
 
     Args:
-        model: Any `nn.Module` that maps images to logits.
+        model: Any `nn.Module` that maps images to logits; or timm's name of a model that is
+            saved in timm's format, `"hf-hub:owner/name[@revision]"` or `"local-dir:FOLDER"`,
+            whose weights must be in `model.safetensors`.
         labels: A name for each entry of its output, in order: a list, an array, or `{id: name}`.
-            timm's ImageNet models need none.
+            timm's ImageNet models need none, nor do models whose `pretrained_cfg` has
+            `"label_names"`.
         kind: `"multilabel"` (independent sigmoids) or `"multiclass"` (one softmax). By default
             multilabel where `labels` are given, and multiclass where timm notes them.
         outputs: For a model that returns several tensors: `{name: Output(...)}`.
@@ -42,6 +46,7 @@ def wrap(
             torchvision's and timm's transforms. It is tried once, on a grey photo.
 
     Raises:
+        CheckpointError: A name that can't be reached, or whose files aren't safe or damaged.
         ModelError: Neither or both of `labels` and `outputs`, labels that don't fit, or a
             transform that doesn't return what a model takes.
 
@@ -51,8 +56,14 @@ def wrap(
         >>> fa.wrap(model, labels=["dog", "snow", "ball"])
         Adapter(ResNet, output: multilabel of 3)
     """
+    if isinstance(model, str) and model.startswith((HUB, LOCAL)):
+        model = timm_model(model)
     if not isinstance(model, nn.Module):
-        raise ModelError(f"model is a {type(model).__name__}: pass an nn.Module.")
+        given = f"{model!r:.80}" if isinstance(model, str) else f"a {type(model).__name__}"
+        raise ModelError(
+            f"model is {given}: pass an nn.Module, or text such as 'hf-hub:owner/name' or "
+            "'local-dir:FOLDER'."
+        )
     if labels is not None and outputs is not None:
         raise ModelError(
             "Say what the model returns in one way: labels=[...] for one output, "

@@ -7,10 +7,14 @@ and `Adapter.save` are the front door.
 
 from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.format import Card, File, find, read_config
+from feedback_adapter.checkpoint.hub import HUB, LOCAL
 from feedback_adapter.checkpoint.io import Checkpoint, read, write
+from feedback_adapter.checkpoint.timm_folder import timm_model
 from feedback_adapter.checkpoint.writing import write_folder
 
 __all__ = [
+    "HUB",
+    "LOCAL",
     "Architecture",
     "Card",
     "Checkpoint",
@@ -18,6 +22,7 @@ __all__ = [
     "find",
     "read",
     "read_config",
+    "timm_model",
     "write",
     "write_folder",
 ]

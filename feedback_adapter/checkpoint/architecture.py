@@ -14,7 +14,7 @@ from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.networks import NETWORKS
 
-__all__ = ["Architecture"]
+__all__ = ["Architecture", "harmless", "timm_name"]
 
 _WORDS = frozenset(
     "act_layer aa_layer attn_type block_type class_token conv_layer fc_norm global_pool "
@@ -60,7 +60,7 @@ class Architecture:
             if self.library == "feedback_adapter":
                 return self._own()
             if self.library in added:
-                self._harmless(self.kwargs, texts=True)
+                harmless(self.kwargs, texts=True)
                 return added[self.library].build(self.model, self.kwargs)
         except CheckpointError:
             raise
@@ -78,8 +78,8 @@ class Architecture:
     def _timm(self) -> nn.Module:
         import timm
 
-        _timm_name(self.model)
-        self._harmless(self.kwargs)
+        timm_name(self.model)
+        harmless(self.kwargs)
         return timm.create_model(self.model, pretrained=False, **self.kwargs)
 
     def _torchvision(self) -> nn.Module:
@@ -88,7 +88,7 @@ class Architecture:
         if self.model not in torchvision.models.list_models():
             hint = did_you_mean(self.model, torchvision.models.list_models())
             raise CheckpointError(f"torchvision can't build {shortly(self.model)}. {hint}")
-        self._harmless(self.kwargs)
+        harmless(self.kwargs)
         builder = torchvision.models.get_model_builder(self.model)
         none: dict[str, Any] = {"weights": None}
         if "weights_backbone" in inspect.signature(builder).parameters:
@@ -101,40 +101,49 @@ class Architecture:
                 f"There is no network {shortly(self.model)}. {did_you_mean(self.model, NETWORKS)}"
             )
         arguments = dict(self.kwargs)
-        _timm_name(arguments.pop("backbone", None))
+        timm_name(arguments.pop("backbone", None))
         heads = arguments.pop("heads", {})
         if not isinstance(heads, Mapping):
             raise CheckpointError(f"architecture.kwargs.heads={shortly(heads)} must be an object.")
-        self._harmless(heads)
-        self._harmless(arguments)
+        harmless(heads)
+        harmless(arguments)
         return NETWORKS[self.model](**self.kwargs)
 
-    def _harmless(self, arguments: Mapping[str, Any], *, texts: bool = False) -> None:
-        """Check that arguments only build a network.
 
-        Args:
-            arguments: By name.
-            texts: Whether any argument may be short text, or an object of such arguments.
-        """
-        for name, value in arguments.items():
-            if texts and isinstance(value, Mapping):
-                self._harmless(cast("Mapping[str, Any]", value), texts=True)
-                continue
-            if name not in _HARMLESS and any(word in name.lower() for word in _FETCH):
+def harmless(arguments: Mapping[str, Any], *, texts: bool = False) -> None:
+    """Check that arguments only build a network.
+
+    Args:
+        arguments: By name.
+        texts: Whether any argument may be short text, or an object of such arguments.
+
+    Raises:
+        CheckpointError: One could do something else.
+    """
+    for name, value in arguments.items():
+        if texts and isinstance(value, Mapping):
+            harmless(cast("Mapping[str, Any]", value), texts=True)
+            continue
+        if name not in _HARMLESS and any(word in name.lower() for word in _FETCH):
+            raise CheckpointError(
+                f"architecture.kwargs.{name} is not possible in a checkpoint: it could load, "
+                "fetch or open something. Only arguments that build the network are."
+            )
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if not _fine(part, texts or name in _WORDS):
                 raise CheckpointError(
-                    f"architecture.kwargs.{name} is not possible in a checkpoint: it could load, "
-                    "fetch or open something. Only arguments that build the network are."
+                    f"architecture.kwargs.{name}={shortly(value)} is not possible in a "
+                    f"checkpoint: numbers up to {_LARGEST:,}, true, false, null and lists of "
+                    f"them are, and a word for {', '.join(sorted(_WORDS))}."
                 )
-            for part in value if isinstance(value, list | tuple) else [value]:
-                if not _fine(part, texts or name in _WORDS):
-                    raise CheckpointError(
-                        f"architecture.kwargs.{name}={shortly(value)} is not possible in a "
-                        f"checkpoint: numbers up to {_LARGEST:,}, true, false, null and lists of "
-                        f"them are, and a word for {', '.join(sorted(_WORDS))}."
-                    )
 
 
-def _timm_name(name: Any) -> None:
+def timm_name(name: Any) -> None:
+    """Check that timm has a model of this name.
+
+    Raises:
+        CheckpointError: It hasn't.
+    """
     import timm
 
     if not isinstance(name, str) or not timm.is_model(name):

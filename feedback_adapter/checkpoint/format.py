@@ -36,7 +36,9 @@ __all__ = [
     "File",
     "find",
     "read_config",
+    "read_json",
     "sha256_of",
+    "shapes_of",
 ]
 
 FORMAT = 1
@@ -145,6 +147,21 @@ def read_config(folder: Path) -> dict[str, Any]:
             holds something else than it may.
     """
     file = folder / CONFIG
+    config = read_json(file)
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} has format {shortly(config.get('format'))}; this version reads {FORMAT}."
+        )
+    check_config(config, file)
+    return config
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object that a file of JSON holds.
+
+    Raises:
+        CheckpointError: It holds something else, or can't be read.
+    """
     try:
         if file.stat().st_size > _LONGEST:
             raise ValueError(f"it has more than {_LONGEST:,} bytes")
@@ -153,11 +170,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} can't be read: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} holds a {type(config).__name__}, not an object.")
-    if config.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{file} has format {shortly(config.get('format'))}; this version reads {FORMAT}."
-        )
-    check_config(config, file)
     return config
 
 
@@ -195,13 +207,21 @@ def read_weights(
     """
     note = config["weights"]
     path = File(note["file"], note["sha256"]).inside(folder)
+    return shapes_of(path), lambda: safetensors.torch.load_file(path)
+
+
+def shapes_of(path: Path) -> Shapes:
+    """The shapes of the tensors of a safetensors file, by name.
+
+    Raises:
+        CheckpointError: It is damaged, or no safetensors file.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             names = list(file.keys())
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
-    return shapes, lambda: safetensors.torch.load_file(path)
 
 
 def read_priors(folder: Path, config: Mapping[str, Any]) -> dict[str, LabelPrior]:

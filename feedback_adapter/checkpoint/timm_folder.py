@@ -1,0 +1,121 @@
+"""Folders in timm's own format: `config.json` and `model.safetensors`, here or on a hub."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from feedback_adapter.checkpoint.architecture import harmless, timm_name
+from feedback_adapter.checkpoint.format import WEIGHTS, read_json, shapes_of
+from feedback_adapter.checkpoint.hub import HUB, LOCAL, fetch
+from feedback_adapter.checkpoint.outline import outline_of
+from feedback_adapter.checkpoint.schema import shortly
+from feedback_adapter.errors import CheckpointError, FeedbackAdapterError
+
+__all__ = ["TIMM_CONFIG", "timm_model"]
+
+TIMM_CONFIG = "config.json"
+_PICKLED = ("*.bin", "*.pth", "*.pt", "*.pth.tar", "*.ckpt", "*.pkl")
+_WIDEST = 8_192
+
+
+def timm_model(name: str) -> nn.Module:
+    """A model from a folder in timm's format, built and filled by timm, in evaluation mode.
+
+    timm by itself would also open pickled weights, and do what a config asks for in other ways;
+    so everything is checked first, and a model is built only from what is left: the name of a
+    model of timm, arguments that only build a network, and one safetensors file beside them.
+
+    Args:
+        name: `"hf-hub:owner/name"`, with `@revision` or without, or `"local-dir:PATH"`.
+
+    Raises:
+        CheckpointError: It can't be reached, a file is missing, damaged or pickled, or the config
+            holds what it may not.
+    """
+    import timm
+
+    folder = _folder(name)
+    try:
+        _check(read_json(folder / TIMM_CONFIG))
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {TIMM_CONFIG} can't be used. {error}") from error
+    if name.startswith(HUB):
+        fetch(f"{name.partition('@')[0]}@{folder.name}", WEIGHTS)
+    elif not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS}.{_pickled(folder)}")
+    shapes = shapes_of(folder / WEIGHTS)
+    size = sum(math.prod(shape) for shape in shapes.values())
+    place = f"{LOCAL}{folder}"
+    try:
+        outline_of(lambda: timm.create_model(place), size, len(shapes))
+        return timm.create_model(place, pretrained=True).eval()
+    except FeedbackAdapterError as error:
+        raise CheckpointError(f"{name}: {TIMM_CONFIG} doesn't fit {WEIGHTS}. {error}") from error
+    except Exception as error:  # timm's builders and loaders may fail in any way
+        raise CheckpointError(
+            f"{name}: timm can't build its model: {type(error).__name__}: {str(error)[:500]}"
+        ) from error
+
+
+def _folder(name: str) -> Path:
+    if name.startswith(HUB):
+        return fetch(name, TIMM_CONFIG)
+    folder = Path(name.removeprefix(LOCAL))
+    if not folder.is_dir():
+        raise CheckpointError(f"{shortly(name)}: there is no such folder.")
+    if not (folder / TIMM_CONFIG).is_file():
+        raise CheckpointError(f"{folder} has no {TIMM_CONFIG}: timm has saved no model there.")
+    return folder
+
+
+def _pickled(folder: Path) -> str:
+    found = sorted(path.name for kind in _PICKLED for path in folder.glob(kind))
+    if not found:
+        return ""
+    return (
+        f" {found[0]} is pickled: opening it could run anything, so it never is. Save the weights "
+        "as safetensors, as timm.models.save_for_hf does."
+    )
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Check that a config of timm's asks for a network and nothing else.
+
+    Raises:
+        CheckpointError: A part isn't data of the right kind, or asks for more than a network.
+    """
+    if isinstance(config.get("architecture"), dict):
+        raise CheckpointError(
+            "It is one of feedback_adapter's, of before it had a file of its own: "
+            "feedback_adapter.load reads it."
+        )
+    timm_name(config.get("architecture"))
+    note = config.get("pretrained_cfg", config)
+    kwargs = config.get("model_args") or {}
+    for key, part in (("pretrained_cfg", note), ("model_args", kwargs)):
+        if not isinstance(part, dict):
+            raise CheckpointError(f"{key!r} is {shortly(part)}: it must be an object.")
+    harmless(kwargs)
+    if note.get("custom_load"):
+        raise CheckpointError(
+            "'pretrained_cfg.custom_load' asks for weights in a format of their own: only "
+            "safetensors of timm's own names are loaded."
+        )
+    size = note.get("input_size", [3, 224, 224])
+    whole = isinstance(size, list) and all(type(n) is int for n in cast("list[Any]", size))
+    if not whole or len(size) != 3 or not all(0 < n <= _WIDEST for n in size):
+        raise CheckpointError(
+            f"'pretrained_cfg.input_size' is {shortly(size)}: it must be three whole numbers from "
+            f"1 to {_WIDEST:,}, channels, height and width."
+        )
+    counts = [config.get("num_classes"), note.get("num_classes"), kwargs.get("num_classes")]
+    said = {count for count in counts if count is not None}
+    if len(said) > 1 or not all(type(count) is int for count in said):
+        raise CheckpointError(
+            f"'num_classes' is {' and '.join(map(shortly, said))} there: it must be one number, "
+            "since timm would fill a last layer of another width with random numbers."
+        )

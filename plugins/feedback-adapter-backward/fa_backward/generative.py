@@ -101,7 +101,7 @@ class Activations(nn.Module):
             return Posterior(on * mean, torch.zeros_like(on), on, torch.ones_like(on))
         if log_background is None:
             log_background = self.log_background(level, found)
-        visible, noise = float(observation.visible), self.noise(level)
+        visible, noise = self.visible(level), self.noise(level)
         result = posterior(logit, mean, self.spread(level), found, noise, log_background, visible)
         if on.shape[-3] == 1:
             return result
@@ -112,14 +112,17 @@ class Activations(nn.Module):
 
     def odds(self, level: int, logit: Tensor, mean: Tensor, found: Tensor, background=None):
         """The log-odds of `settle`, summed over each hypothesis: (...,) in float64, in nats."""
-        observation = self.observations[level]
         if background is None:
             background = self.log_background(level, found)
-        visible, noise = float(observation.visible), self.noise(level)
-        each = log_odds(logit, mean, self.spread(level), found, noise, background, visible)
-        if each.shape[-3] > 1:
-            each = each.mul_(observation.alive[:, None, None])
-        return each.sum((-3, -2, -1), dtype=torch.float64)
+        gate = torch.sigmoid(logit).mul_(min(max(self.visible(level), 1e-6), 1 - 1e-6))
+        if gate.shape[-3] > 1:
+            gate = gate.mul_(self.observations[level].alive[:, None, None])
+        variance = self.spread(level) ** 2 + self.noise(level) ** 2
+        return log_odds(gate, mean, variance, found, background)
+
+    def visible(self, level: int) -> float:
+        """v of a level."""
+        return float(self.observations[level].visible)
 
     def spread(self, level: int) -> Tensor:
         """s0 of a level, (C, 1, 1)."""

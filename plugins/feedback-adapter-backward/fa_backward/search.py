@@ -154,17 +154,17 @@ def _search(model, network, image, log_prior, options, place, frames) -> Hypothe
         extra = extra + _place_prior(model, frames, offsets, place)[view, best % len(offsets)]
     logit, mean = _moved_templates(model, template, offset)
     seen = found[0][view] if options.evidence[0] else None
-    odds = 0.0 if seen is None else model.odds(0, logit, mean, seen)
+    odds = torch.zeros(len(view)).double() if seen is None else model.odds(0, logit, mean, seen)
     keep = (options.weights[0] * odds + extra).topk(min(options.beam[0], len(extra))).indices
     settled = model.settle(0, logit[keep], mean[keep], None if seen is None else seen[keep])
     beam = _Beam(
-        options.weights[0] * odds[keep] + extra[keep] if seen is not None else extra[keep],
+        options.weights[0] * odds[keep] + extra[keep],
         settled,
         template[keep],
         view[keep],
         template[keep],
         offset[keep],
-        [odds[keep] if seen is not None else torch.zeros(len(keep), dtype=torch.float64)],
+        [odds[keep]],
         [],
         [],
     )
@@ -278,34 +278,19 @@ def _moved_templates(model: Activations, template: Tensor, offset: Tensor):
 
 def _down(model: Activations, level: int, beam: _Beam, found: Tensor | None, options) -> _Beam:
     """One level down: every assignment takes its best component and offset."""
-    logit, mean = model.predict(level, beam.settled.value)
-    prior = model.log_bigram(level)[beam.parent]
-    moves = window(options.reach[level - 1])
-    rows = torch.arange(len(prior), device=prior.device)
-    background = None
-    if found is None:
-        total = prior[:, :, None].double()
-        moves = [(0, 0)]
-    else:
-        if level == len(model.names) - 1:
-            background = model.scene_background(found, logit)
-        total = _odds(model, level, logit, mean, found, background, moves, options.memory)
-        total = options.weights[level] * total + prior[:, :, None]
-    value, best = total.flatten(1).max(1)
-    component = best // len(moves)
-    move = torch.tensor(moves, device=best.device)[best % len(moves)]
-    chosen = [
-        (shift(logit[i, k], *m, OFF), shift(mean[i, k], *m, 1.0))
-        for i, (k, m) in enumerate(zip(component.tolist(), move.tolist(), strict=True))
+    size = math.prod(model.shapes[model.names[level]]) * model.log_bigram(level).shape[1] * 4
+    parts = [
+        _choose(model, level, beam.settled.value[rows], beam.parent[rows], seen, options)
+        for rows in torch.arange(len(beam.score)).split(max(1, options.memory // size))
+        for seen in [None if found is None else found[rows]]
     ]
-    logits, means = (torch.stack(part) for part in zip(*chosen, strict=True))
-    gain = prior[rows, component]
-    weight = options.weights[level]
-    odds = (value - gain) / weight if found is not None and weight else torch.zeros_like(value)
+    value, odds, component, move = (torch.cat(each) for each in list(zip(*parts, strict=True))[:4])
+    settled = [part[4] for part in parts]
+    names = [f.name for f in fields(Posterior)]
     return replace(
         beam,
         score=beam.score + value,
-        settled=model.settle(level, logits, means, found, background),
+        settled=Posterior(*(torch.cat([getattr(s, name) for s in settled]) for name in names)),
         parent=component,
         odds=[*beam.odds, odds],
         components=[*beam.components, component],
@@ -313,14 +298,28 @@ def _down(model: Activations, level: int, beam: _Beam, found: Tensor | None, opt
     )
 
 
-def _odds(model, level, logit, mean, found, background, moves, memory: int) -> Tensor:
-    """Log-odds of all components and offsets, (n, K, offsets), in chunks that fit the memory."""
-    chunks = []
-    for rows in torch.arange(len(mean)).split(max(1, memory // (mean[0].numel() * 4))):
-        local = None if background is None else background[rows][:, None]
-        each = []
-        for down, right in moves:
-            moved = shift(logit[rows], down, right, OFF), shift(mean[rows], down, right, 1.0)
-            each.append(model.odds(level, *moved, found[rows][:, None], local))
-        chunks.append(torch.stack(each, 2))
-    return torch.cat(chunks)
+def _choose(model, level, above, parent, found, options):
+    """For each assignment the best component and offset: gain, log-odds, both, and `settle`."""
+    logit, mean = model.predict(level, above)
+    prior, rows = model.log_bigram(level)[parent], torch.arange(len(parent))
+    moves, background, weight = window(options.reach[level - 1]), None, options.weights[level]
+    if found is None:
+        moves, odds = [(0, 0)], torch.zeros_like(prior)[..., None].double()
+    else:
+        if level == len(model.names) - 1:
+            background = model.scene_background(found, logit)
+        if background is None:
+            background = model.log_background(level, found)
+        scene = found[:, None], background[:, None]
+        moved = ((shift(logit, *m, OFF), shift(mean, *m, 1.0)) for m in moves)
+        odds = torch.stack([model.odds(level, *pair, *scene) for pair in moved], 2)
+    value, best = (weight * odds + prior[..., None]).flatten(1).max(1)
+    component = best // len(moves)
+    move = torch.tensor(moves, device=best.device)[best % len(moves)]
+    chosen = [
+        (shift(logit[i, k], *m, OFF), shift(mean[i, k], *m, 1.0))
+        for i, (k, m) in enumerate(zip(component.tolist(), move.tolist(), strict=True))
+    ]
+    logits, means = (torch.stack(part) for part in zip(*chosen, strict=True))
+    settled = model.settle(level, logits, means, found, background)
+    return value, odds.flatten(1)[rows, best], component, move, settled

@@ -100,12 +100,21 @@ def test_thresholds_are_recovered_from_data_of_a_known_model():
     assert likelihood.argmax() == 6
 
 
-@pytest.mark.parametrize("gates", [1, 3])
-def test_log_odds_alone_are_those_of_the_posterior(gates):
+@pytest.mark.parametrize(("gates", "channels"), [(1, 3), (3, 3), (8, 8), (6, 6)])
+def test_log_odds_alone_are_those_of_the_posterior(gates, channels):
     generator = torch.Generator().manual_seed(0)
     some = lambda *shape: torch.rand(shape, generator=generator)  # noqa: E731
-    args = (
-        4 * some(5, gates, 6, 6) - 2, 3 * some(5, 3, 6, 6), 0.3 + some(3, 1, 1),
-        3 * some(5, 3, 6, 6), 0.3 + some(3, 1, 1), -4 * some(5, 3, 6, 6), 0.8,
-    )  # fmt: skip
-    torch.testing.assert_close(log_odds(*args), posterior(*args).log_odds, rtol=1e-4, atol=1e-5)
+    logit, mean, spread = (
+        4 * some(5, gates, 6, 6) - 2,
+        3 * some(5, channels, 6, 6),
+        0.3 + some(channels, 1, 1),
+    )
+    found, noise, background = (
+        3 * some(5, channels, 6, 6),
+        0.3 + some(channels, 1, 1),
+        -4 * some(5, channels, 6, 6),
+    )
+    each = posterior(logit, mean, spread, found, noise, background, 0.8).log_odds
+    gate, variance = 0.8 * torch.sigmoid(logit), spread**2 + noise**2
+    total = log_odds(gate, mean, variance, found, background)
+    torch.testing.assert_close(total.float(), each.sum((1, 2, 3)), rtol=1e-4, atol=1e-4)

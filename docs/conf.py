@@ -12,6 +12,7 @@ project = "feedback_adapter"
 author = "the feedback_adapter authors"
 release = metadata.version("feedback-adapter")
 extensions = [
+    "checkpoint_pages",
     "command_line",
     "myst_parser",
     "sphinx.ext.autodoc",

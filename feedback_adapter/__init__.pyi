@@ -18,7 +18,6 @@ from .evidence import (
     Wrong,
     write_captions,
 )
-from .explain import Contribution, Explanation
 from .hookspecs import (
     ArchitectureSpec,
     CheckpointSpec,
@@ -67,12 +66,10 @@ __all__ = [
     "CheckpointSpec",
     "Choice",
     "Coarse",
-    "Contribution",
     "Defaults",
     "Doubt",
     "Evidence",
     "EvidenceSpec",
-    "Explanation",
     "Facts",
     "FeedbackAdapterError",
     "LabelPrior",

@@ -1,0 +1,298 @@
+"""What the server answers, and whom it doesn't answer."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import feedback_adapter as fa
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, draw):
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(12):
+        draw(folder / f"photo{number + 1}.png", seed=number)
+    turned = Image.open(draw(folder / "turned.png", size=(30, 10)))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(folder / "turned.jpg", exif=exif)
+    (folder / "turned.png").unlink()
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(serve, tiny_session, photos):
+    return serve(tiny_session(photos))
+
+
+def number(server, name):
+    return server.session.photos.names.index(name)
+
+
+def test_photos_are_sorted_as_people_count(server):
+    _, _, told = server.ask("/api/session")
+    assert [photo["name"] for photo in told["photos"][1:4]] == [
+        "photo1.png", "photo2.png", "photo3.png",
+    ]  # fmt: skip
+    assert told["photos"][10]["name"] == "photo10.png"
+
+
+def test_answers_refine_and_the_numbers_are_those_of_the_python_api(server, photos):
+    image = number(server, "photo3.png")
+    _, _, first = server.ask(f"/api/photos/{image}/state")
+    assert first["answers"] == [None] * 4
+    assert first["before"] == first["after"]
+    status, _, state = server.answer(image, "label", "dog", 1)
+    assert status == 200
+    adapter = server.session.adapter
+    pixels = adapter.transform.open(photos / "photo3.png")
+    expected = adapter.refine(pixels, fa.Labels({"dog": 1})).probabilities[0]
+    assert state["answers"] == [None, 1, None, None]
+    assert torch.allclose(torch.tensor(state["after"]), expected, atol=1e-6)
+    assert torch.allclose(
+        torch.tensor(state["before"]), adapter.predict(pixels)[0].sigmoid(), atol=1e-6
+    )
+    assert "dog" not in [server.session.names[q["index"]] for q in state["questions"]]
+    assert state["how"]["losses"][-1] <= state["how"]["losses"][0]
+
+
+def test_text_and_labels_are_evidence_together(server, photos):
+    image = number(server, "photo4.png")
+    server.answer(image, "label", "cat", 0)
+    _, _, state = server.answer(image, "text", "", "a dog in the snow")
+    adapter = server.session.adapter
+    told = fa.Labels({"cat": 0}) & fa.Text("a dog in the snow")
+    expected = adapter.refine(adapter.transform.open(photos / "photo4.png"), told)
+    assert torch.allclose(torch.tensor(state["after"]), expected.probabilities[0], atol=1e-6)
+    _, _, state = server.answer(image, "text", "", None)
+    assert state["text"] is None
+
+
+def test_undo_takes_back_the_last_answer_about_the_photo(server):
+    image = number(server, "photo5.png")
+    _, _, before = server.answer(image, "label", "cat", 0)
+    server.answer(image, "label", "cat", 1)
+    body = {"session": server.session.id, "revision": server.session.answers.revision}
+    _, _, state = server.tell(f"/api/photos/{image}/undo", body)
+    assert state["undone"]
+    assert state["answers"] == before["answers"] == [0, None, None, None]
+    assert state["after"] == before["after"]
+
+
+def test_a_window_that_has_missed_something_saves_nothing(server):
+    image = number(server, "photo6.png")
+    seen = server.session.answers.revision
+    server.answer(image, "label", "cat", 1)
+    for body in (
+        {"session": server.session.id, "revision": seen},
+        {"session": "of a program that was ended", "revision": seen + 1},
+    ):
+        body |= {"kind": "label", "name": "cat", "value": 0}
+        status, _, told = server.tell(f"/api/photos/{image}/answers", body)
+        assert status == 409
+        assert "nothing was saved" in told["error"]
+    assert server.session.answers.of("photo6.png").labels == {"cat": 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "unicorn"},
+        {"kind": "undo"},
+        {"kind": "click", "value": [1, 2]},
+        {"value": 0.5},
+        {"value": True},
+        {"revision": None},
+        {"kind": "text", "value": 3},
+    ],
+)
+def test_what_is_no_answer_is_refused_and_said(server, wrong):
+    revision = server.session.answers.revision
+    body = {"session": server.session.id, "revision": revision, "kind": "label", "name": "cat"}
+    status, _, told = server.tell("/api/photos/1/answers", {**body, "value": 1, **wrong})
+    assert status == 400
+    assert told["error"]
+    assert server.session.answers.revision == revision
+
+
+def test_a_photo_that_cannot_be_read_is_said_and_the_others_go_on(server):
+    image = number(server, "broken.jpg")
+    status, _, told = server.ask(f"/api/photos/{image}/state")
+    assert status == 400
+    assert "'broken.jpg' is not an image" in told["error"]
+    assert server.ask(f"/api/photos/{image + 1}/state")[0] == 200
+    assert server.ask("/api/photos/999/state")[0] == 400
+
+
+def test_photos_are_upright(server):
+    image = number(server, "turned.jpg")
+    _, _, state = server.ask(f"/api/photos/{image}/state")
+    assert state["size"] == [30, 10]
+    _, headers, content = server.ask(f"/api/photos/{image}.jpg")
+    assert headers["Content-Type"] == "image/jpeg"
+    assert content[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("format", ["csv", "coco", "label-studio", "imagefolder"])
+def test_exports_are_downloads(server, format):
+    server.answer(number(server, "photo7.png"), "label", "snow", 1)
+    status, headers, content = server.ask(f"/api/export/{format}")
+    assert status == 200, content
+    assert "attachment" in headers["Content-Disposition"]
+    if format == "csv":
+        assert "photo7.png,,,1," in content.decode()
+    elif format == "imagefolder":
+        assert content[:2] == b"PK"
+    else:
+        assert "photo7.png" in json.dumps(content)
+
+
+def test_an_unknown_export_is_said(server):
+    status, _, told = server.ask("/api/export/doc")
+    assert status == 400
+    assert "csv" in told["error"]
+
+
+def test_useful_photos_come_first_where_asked(server):
+    session = server.session
+    for image in range(1, 5):
+        session.open(image)
+    answered = set(session.answers.images())
+    left = {i: u for i, u in session._unsure.items() if session.photos.names[i] not in answered}
+    wanted = max((i for i in left if i != 1), key=left.get)
+    assert server.ask("/api/photos/1/next?order=useful")[2] == {"image": wanted}
+
+
+FOREIGN = [
+    {"Host": "evil.example"},
+    {"Host": "evil.example:80", "Origin": "http://evil.example:80"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Host": ""},
+    {"Host": "192.168.0.7"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_pages_of_other_sites_are_not_answered(server, headers):
+    revision = server.session.answers.revision
+    for path in ("/api/session", "/api/photos/1.jpg", "/static/page.js"):
+        assert server.ask(path, headers=headers)[0] == 403
+    body = {"session": server.session.id, "revision": revision}
+    body |= {"kind": "label", "name": "cat", "value": 1}
+    assert server.tell("/api/photos/1/answers", body, headers)[0] == 403
+    assert server.session.answers.revision == revision
+
+
+def test_a_form_of_another_site_cannot_answer(server):
+    body = {"session": server.session.id, "revision": server.session.answers.revision}
+    body |= {"kind": "label", "name": "cat", "value": 1}
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        told = server.tell("/api/photos/1/answers", body, {"Content-Type": kind})
+        assert told[0] == 400
+
+
+def test_a_link_of_another_site_may_open_the_page_and_no_more(server):
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    status, headers, _ = server.ask("/", headers=link)
+    assert status == 200
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert server.ask("/api/export/csv", headers=link)[0] == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../secret.png", "/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2f..%2fapp.py",
+     "/api/photos/../../secret.jpg", "/api/export/..%2Fcsv", "/api/photos/-1.jpg"],
+)  # fmt: skip
+def test_no_path_leads_out_of_the_folder(server, path):
+    assert server.ask(path)[0] in (400, 404)
+
+
+def test_links_that_lead_out_of_the_folder_are_no_photos(tmp_path, draw, serve, tiny_session):
+    secret = draw(tmp_path / "secret" / "secret.png")
+    draw(tmp_path / "photos" / "own.png")
+    draw(tmp_path / "photos" / "later.png")
+    (tmp_path / "photos" / "link.png").symlink_to(secret)
+    (tmp_path / "photos" / "folder").symlink_to(secret.parent)
+    (tmp_path / "photos" / "inside.png").symlink_to(tmp_path / "photos" / "own.png")
+    server = serve(tiny_session(tmp_path / "photos"))
+    assert server.session.photos.names == ["inside.png", "later.png", "own.png"]
+    (tmp_path / "photos" / "later.png").unlink()
+    (tmp_path / "photos" / "later.png").symlink_to(secret)
+    status, _, told = server.ask("/api/photos/1/state")
+    assert status == 400
+    assert "leads out of" in told["error"]
+
+
+def test_too_large_requests_and_photos_are_refused(tmp_path, draw, serve, tiny_session):
+    draw(tmp_path / "own.png")
+    Image.new("1", (9000, 9000)).save(tmp_path / "vast.png")
+    server = serve(tiny_session(tmp_path))
+    assert server.tell("/api/photos/0/answers", {"text": "x" * 70_000})[0] == 413
+    status, _, told = server.ask("/api/photos/1/state")
+    assert status == 400
+    assert "million pixels" in told["error"]
+    assert server.ask("/api/photos?name=a.png", "POST", b"x")[0] == 400  # only in the playground
+
+
+def test_others_need_the_token(tmp_path, draw, serve, tiny_session):
+    draw(tmp_path / "own.png")
+    token = "a-secret-of-many-letters"
+    server = serve(tiny_session(tmp_path), host="0.0.0.0", token=token)
+    other = {"Host": "192.168.0.7:8765"}
+    assert server.ask("/api/session", headers=other)[0] == 401
+    assert server.ask("/?token=wrong", headers=other)[0] == 401
+    assert server.ask(f"/api/session?token={token}", headers=other)[0] == 401
+    status, headers, _ = server.ask(f"/?token={token}", headers=other)
+    assert (status, headers["Location"]) == (303, "/")
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    with_cookie = {**other, "Cookie": cookie.partition(";")[0]}
+    assert server.ask("/api/session", headers=with_cookie)[0] == 200
+    assert server.ask("/api/session", headers={"Authorization": f"Bearer {token}"})[0] == 200
+    assert server.ask("/", headers={**with_cookie, "Host": "evil.example"})[0] == 403
+
+
+def test_a_second_program_on_the_folder_is_told(server, photos, command_line):
+    code, _, error = command_line("annotate", photos, "--port", 0)
+    assert code == 2
+    assert "is open already, by process" in error
+
+
+def test_contradictions_are_said_and_kept_for_undo(tmp_path, draw, serve, tiny_session):
+    draw(tmp_path / "own.png")
+    server = serve(tiny_session(tmp_path, "multiclass"))
+    server.answer(0, "label", "cat", 1)
+    status, _, state = server.answer(0, "label", "dog", 1)
+    assert status == 200
+    assert "ontradiction" in state["problem"]
+    assert state["after"] == state["before"]
+
+
+def test_clicks_are_evidence_for_maps(tmp_path, draw, serve, tiny_session):
+    draw(tmp_path / "own.png", size=(32, 32))
+    server = serve(tiny_session(tmp_path, "map"))
+    _, _, first = server.ask("/api/photos/0/state")
+    assert first["questions"] == []
+    assert first["overlays"][0]["after"].startswith("data:image/png;base64,")
+    for x in range(4, 30, 6):
+        status, _, state = server.answer(0, "click", "ball", [x, 8, 1])
+        assert status == 200, state
+    assert state["problem"] is None
+    adapter = server.session.adapter
+    clicks = [(x, 8, "ball", 1.0) for x in range(4, 30, 6)]
+    told = fa.Pixels(clicks=clicks, radius=0.015 * 32, size=(32, 32))
+    result = adapter.refine(adapter.transform.open(tmp_path / "own.png"), told)
+    shares = [change.after for change in sorted(result.changes(0), key=lambda c: c.label)]
+    shown = dict(zip(server.session.names, state["after"], strict=True))
+    assert [shown[name] for name in sorted(shown)] == pytest.approx(shares)
+    _, _, state = server.answer(0, "click", "ball", [2.5, 3, 0])
+    assert len(state["clicks"]) == 6

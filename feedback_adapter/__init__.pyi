@@ -18,6 +18,7 @@ from .evidence import (
     Wrong,
     write_captions,
 )
+from .explain import Contribution, Explanation
 from .hookspecs import (
     ArchitectureSpec,
     CheckpointSpec,
@@ -66,10 +67,12 @@ __all__ = [
     "CheckpointSpec",
     "Choice",
     "Coarse",
+    "Contribution",
     "Defaults",
     "Doubt",
     "Evidence",
     "EvidenceSpec",
+    "Explanation",
     "Facts",
     "FeedbackAdapterError",
     "LabelPrior",

@@ -17,6 +17,7 @@ from feedback_adapter.checkpoint import write as write_checkpoint
 from feedback_adapter.defaults import Defaults, pick
 from feedback_adapter.errors import EvidenceError, InputError, ModelError, SiteError
 from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.explain import Asked
 from feedback_adapter.hookspecs import StrategySpec
 from feedback_adapter.logits import LogitCheck
 from feedback_adapter.outputs import Output, Outputs, read
@@ -168,6 +169,7 @@ class Adapter:
         strategy: str | None = None,
         pivots: str | Site | Sequence[str | Site] | None = None,
         options: Any = None,
+        explainable: bool = False,
         **overrides: Any,
     ) -> Refinement:
         """Better predictions of what is unknown, from what is known.
@@ -183,6 +185,7 @@ class Adapter:
                 (`StrategySpec.suits`).
             pivots: Names of sites or sites, or `"auto"`; by default the checkpoint's.
             options: The strategy's options, whole.
+            explainable: Whether the result keeps the images, for `Refinement.explain`.
             **overrides: Single options by name, e.g. `steps=20`.
 
         Returns:
@@ -226,7 +229,9 @@ class Adapter:
             error.args = (f"{error} {given}",)
             raise
         self._logits(self.model, inputs, result.outputs_before, self.read)
-        return dataclasses.replace(result, images=pictures_of(inputs.images, self.transform))
+        pictures = pictures_of(inputs.images, self.transform)
+        asked = Asked(self, inputs, evidence, sites, {spec.name: o for spec, o, _ in runs})
+        return dataclasses.replace(result, images=pictures, asked=asked if explainable else None)
 
     def choose_pivots(self, images: Any, evidence: Evidence, **arguments: Any) -> Choice:
         """Choose pivots from what is known alone: see `feedback_adapter.choose_pivots`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from feedback_adapter.changes import Change, Doubt
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.certain import hold
+from feedback_adapter.explain import Asked, Explanation, explain
 from feedback_adapter.outputs import Output, Outputs
 from feedback_adapter.shown import Shown
 
@@ -61,6 +62,7 @@ class Refinement(Shown):
             what is known is known not to.
         doubts: `{output: (batch, labels)}`, the probability that what was told of a label is
             wrong, where the evidence allows for mistakes; see `doubted`.
+        asked: What `explain` needs, where `refine` was told to keep it (`explainable=True`).
 
     Example:
         >>> import torch, feedback_adapter as fa
@@ -86,6 +88,7 @@ class Refinement(Shown):
     kept: Tensor | None = None
     doubts: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
     present: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
+    asked: Asked | None = None
 
     @classmethod
     def of(
@@ -205,7 +208,45 @@ class Refinement(Shown):
             kept=None if self.kept is None else self.kept[rows],
             doubts={name: doubt[rows] for name, doubt in self.doubts.items()},
             present={name: mask[rows] for name, mask in self.present.items()},
+            asked=None if self.asked is None else self.asked.take(rows),
         )
+
+    def explain(
+        self, label: str, image: int = 0, output: str | None = None, *, orders: int = 64
+    ) -> Explanation:
+        """Say which evidence moved a label of one image, and where the network looks.
+
+        The image is refined again with every choice of its pieces of evidence (see
+        `Evidence.items`), each once, by the strategy that refined it. From these come Shapley
+        values: each piece's part of the movement, averaged over all orders in which the pieces
+        can become known. They sum to the movement, and what changes nothing gets exactly 0.
+
+        Args:
+            label: The label, of an output that is multilabel, multiclass or a map.
+            image: Which image of the batch.
+            output: Which output; needed only where several have a label of that name.
+            orders: With more than 10 pieces of evidence the values are estimated from so many
+                orders, with their standard errors; at least 2.
+
+        Raises:
+            EvidenceError: No such label, or it is told with certainty and so explains itself.
+            InputError: The result wasn't made with `refine(..., explainable=True)`, no such
+                image, or the model or the images have changed since.
+            MissingCaptumError: captum isn't installed (`feedback-adapter[explain]`).
+            OptionsError: Fewer than 2 orders.
+
+        Example:
+            >>> import torch, feedback_adapter as fa
+            >>> adapter = fa.wrap(torch.nn.Linear(2, 3), labels=["dog", "snow", "ball"])
+            >>> known = fa.Labels({"dog": 1, "snow": 0})
+            >>> result = adapter.refine(
+            ...     torch.ones(1, 2), known, pivots="input", explainable=True
+            ... )
+            >>> why = result.explain("ball")
+            >>> sorted(row.evidence for row in why.contributions)
+            ['dog', 'no snow']
+        """
+        return explain(self, label, image, output, orders)
 
     @property
     def strategy(self) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECTS = [ROOT, ROOT / "zoo", *sorted(p.parent for p in ROOT.glob("plugins/*/pyproject.toml"))]
-OPTIONAL = {"pandas"}  # what only those need who ask for it: an error says so
+OPTIONAL = {"captum", "pandas"}  # what only those need who ask for it: an error says so
 NAMES = {"lazy-loader": "lazy_loader", "pillow": "PIL"}
 
 

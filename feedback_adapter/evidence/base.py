@@ -139,6 +139,29 @@ class Evidence(abc.ABC):
         """
         return ()
 
+    def items(self, specs: Mapping[str, Output]) -> list[str]:
+        """Name the single facts that are known of an image, for `Refinement.explain`.
+
+        It is asked of evidence of one image (see `take`), before that is bound. By default the
+        evidence as a whole is one fact.
+
+        Args:
+            specs: The model's outputs by name.
+        """
+        del specs
+        own = type(self).__repr__ is not object.__repr__
+        return [short(self) if own else type(self).__name__]
+
+    def only(self, facts: Sequence[int], specs: Mapping[str, Output]) -> Evidence:
+        """Return the evidence of one image with some of the facts that `items` names.
+
+        Args:
+            facts: Their numbers, ascending, at least one.
+            specs: The model's outputs by name.
+        """
+        del facts, specs
+        return self
+
     def __and__(self, other: object) -> All:
         return All((*_parts(self), *_parts(_evidence(other))))
 
@@ -165,6 +188,11 @@ class Unbound(Evidence):
         if isinstance(value, list):
             setattr(taken, self.said, [value[row] for row in rows.tolist()])
         return taken
+
+    def items(self, specs: Mapping[str, Output]) -> list[str]:
+        """One fact, or none where nothing is said of the image. See `Evidence.items`."""
+        value = getattr(self, self.said)
+        return [] if isinstance(value, list) and value[:1] == [None] else super().items(specs)
 
     def loss(self, outputs: Outputs) -> Tensor:
         """See `Evidence.loss`."""
@@ -265,6 +293,21 @@ class All(Evidence):
             for name, doubt in part.doubts().items():
                 result[name] = torch.maximum(result[name], doubt) if name in result else doubt
         return result
+
+    def items(self, specs: Mapping[str, Output]) -> list[str]:
+        """The facts of each part in turn. See `Evidence.items`."""
+        return [name for part in self.parts for name in part.items(specs)]
+
+    def only(self, facts: Sequence[int], specs: Mapping[str, Output]) -> All:
+        """The parts that have some of the facts. See `Evidence.only`."""
+        some: list[Evidence] = []
+        first = 0
+        for part in self.parts:
+            end = first + len(part.items(specs))
+            own = [fact - first for fact in facts if first <= fact < end]
+            some += [part.only(own, specs)] if own else []
+            first = end
+        return All(some)
 
     def take(self, rows: Tensor) -> All:
         """Take from every part."""

@@ -157,6 +157,25 @@ class Labels(Unbound):
         }
         return taken
 
+    def items(self, specs: Mapping[str, Output]) -> list[str]:
+        """Each label that is told. See `Evidence.items`."""
+        del specs
+        return [_fact(label, value) for label, value in self._told().items()]
+
+    def only(self, facts: Sequence[int], specs: Mapping[str, Output]) -> Self:
+        """See `Evidence.only`."""
+        del specs
+        told = list(self._told().items())
+        some = copy.copy(self)
+        some.values = dict(told[fact] for fact in facts)
+        return some
+
+    def _told(self) -> dict[str, float]:
+        """What is told of one image."""
+        row = self.values[0] if isinstance(self.values, list) else self.values
+        pairs = [(n, v[0] if isinstance(v, list) else v) for n, v in row.items()]
+        return {name: value for name, value in pairs if value is not None}
+
     def __repr__(self) -> str:
         rest = "" if self.confidence == 1.0 else f", confidence={self.confidence}"
         rest += "" if self.wrong == CERTAIN else f", wrong={self.wrong}"
@@ -189,8 +208,7 @@ class _TensorLabels(Unbound):
         self.targets, self.mask, self.output, self.wrong = targets, mask, output, wrong
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
-        fits = [name for name, spec in specs.items() if spec.kind != "tokens"]
-        name = output_of(specs, self.output, fits, "Labels.from_tensors", "one of labels")
+        name = self._name(specs)
         expected = (batch, len(specs[name].labels))
         if tuple(self.targets.shape) != expected:
             raise EvidenceError(
@@ -204,6 +222,24 @@ class _TensorLabels(Unbound):
         taken = copy.copy(self)
         taken.targets, taken.mask = self.targets[rows], self.mask[rows]
         return taken
+
+    def items(self, specs: Mapping[str, Output]) -> list[str]:
+        labels = specs[self._name(specs)].labels
+        return [_fact(labels[i], float(self.targets[0, i])) for i in self._told()]
+
+    def only(self, facts: Sequence[int], specs: Mapping[str, Output]) -> Self:
+        del specs
+        some, told = copy.copy(self), self._told()
+        some.mask = torch.zeros_like(self.mask)
+        some.mask[0, [told[fact] for fact in facts]] = True
+        return some
+
+    def _told(self) -> list[int]:
+        return self.mask[0].nonzero()[:, 0].tolist()
+
+    def _name(self, specs: Mapping[str, Output]) -> str:
+        fits = [name for name, spec in specs.items() if spec.kind != "tokens"]
+        return output_of(specs, self.output, fits, "Labels.from_tensors", "one of labels")
 
 
 def _bound(
@@ -251,6 +287,11 @@ def parse_labels(text: str) -> Labels:
                 f"Contradiction: {name!r} is said to be both {values[name]} and {value}."
             )
     return Labels(values)
+
+
+def _fact(label: str, value: float) -> str:
+    """What is told of a label, in words."""
+    return label if value == 1 else f"no {label}" if value == 0 else f"{label}={value:g}"
 
 
 def _is_row(value: Any) -> bool:

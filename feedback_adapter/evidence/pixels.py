@@ -139,6 +139,10 @@ class Pixels(Unbound):
                 setattr(taken, what, _Each(value[row] for row in rows.tolist()))
         return taken
 
+    def items(self, specs: Mapping[str, Output]) -> list[str]:
+        """All that is said of the image is one fact. See `Evidence.items`."""
+        return Evidence.items(self, specs)
+
     def _marks(self, given: Mapping[str, Any], spec: Output, image: int) -> tuple[Mark, ...]:
         """What is marked on one image, the mark that covers others last."""
         marks: list[Mark] = []

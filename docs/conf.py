@@ -15,6 +15,7 @@ extensions = [
     "checkpoint_pages",
     "command_line",
     "myst_parser",
+    "results_tables",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",

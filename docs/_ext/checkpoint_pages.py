@@ -13,7 +13,7 @@ from typing import Any
 
 import checkpoint_pictures as pictures
 from docutils import nodes
-from docutils.statemachine import StringList
+from markdown_tables import parsed, table
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -119,14 +119,6 @@ def labels(output: Mapping[str, Any]) -> str:
     return f"{said} and {more:,} more." if more > 0 else f"{said}."
 
 
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown."""
-    lines = [list(heads)]
-    lines += [["---"] * len(lines[0])]
-    lines += [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def _card(folder: Path) -> str:
     """The card without the hub's header and its title, its headings two levels down."""
     for name in ("README.md", "card.md"):
@@ -165,9 +157,7 @@ class CheckpointTable(SphinxDirective):
             photos = "yes" if config.get("transform") else "no"
             rows.append((f"[{spec.name}]({FOLDER}/{spec.name}.md)", spec.summary, photos))
         text = table(("checkpoint", "what it is", "takes photos"), rows)
-        node = nodes.container()
-        self.state.nested_parse(StringList(text.splitlines(), "checkpoint-table"), 0, node)
-        return node.children
+        return parsed(self, text)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -15,10 +15,18 @@ NAMES = ("triangles", "clicks", "examples", "camvid", "cifar10")
 def main(results: Path = HERE / "results", out: Path = HERE / "docs" / "tables") -> None:
     """Write a Markdown table for every table of results."""
     out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts(results).items():
+        (out / f"{name}.md").write_text(text)
+
+
+def texts(results: Path) -> dict[str, str]:
+    """The Markdown tables by name, from the folder of the results."""
+    found: dict[str, str] = {}
     for name in NAMES:
         table = json.loads((results / f"{name}.json").read_text())
         rows = [row for row in table["rows"] if not row["condition"].endswith("validation")]
-        (out / f"{name}.md").write_text(markdown(rows) + "\n")
+        found[name] = markdown(rows) + "\n"
+    return found
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

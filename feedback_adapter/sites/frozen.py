@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from operator import is_
 from typing import Any, cast
 
 import torch
@@ -40,6 +41,44 @@ def frozen(model: nn.Module, *, watch: bool = True) -> Generator[None]:
         ModelError: The weights were made under `torch.inference_mode`, or are on the
             meta device.
     """
+    modules = [*model.modules()]  # once: a walk over a model of many modules is slow
+    parameters, buffers = _members(modules, "_parameters"), _members(modules, "_buffers")
+    if any(is_lazy(t) or t.is_inference() or t.is_meta for t in (*parameters, *buffers)):
+        _refuse(model)
+    changes: list[Change] = [(parameter, "requires_grad", False) for parameter in parameters]
+    changes += shortcuts_off(modules) if watch else []
+    holder, thread, calls, late = object(), ThreadState(), intercept(None), False
+
+    def give_back() -> None:
+        if not late:
+            thread.put_back()
+            calls.__exit__()
+        _restore(holder)
+
+    try:
+        _set(holder, changes, modules, watch)
+        with torch.inference_mode(False), calls:
+            if watch:
+                thread.watch()
+            yield
+    except GeneratorExit:  # an interrupt struck before this was told to end: now, other code
+        late = True  # may run in this thread, and what it set is its own
+        raise
+    finally:
+        try:
+            surely(give_back)
+        except KeyboardInterrupt:  # maybe before it began
+            surely(give_back)
+            raise
+
+
+def _members(modules: list[nn.Module], kind: str) -> list[Tensor]:
+    """The parameters or buffers of some modules, each once."""
+    found = [tensor for module in modules for tensor in getattr(module, kind).values()]
+    return [*{id(tensor): tensor for tensor in found if tensor is not None}.values()]
+
+
+def _refuse(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ModelError(
@@ -56,88 +95,79 @@ def frozen(model: nn.Module, *, watch: bool = True) -> Generator[None]:
                 f"{name!r} is on the meta device and has no values. "
                 "Load the weights first: model.to_empty(device=...), then load_state_dict."
             )
-    changes: list[Change] = [(module, "training", False) for module in model.modules()]
-    changes += [(parameter, "requires_grad", False) for parameter in model.parameters()]
-    changes += shortcuts_off(model) if watch else []
-    holder, thread, calls, late = object(), ThreadState(), intercept(None), False
-
-    def give_back() -> None:
-        if not late:
-            thread.put_back()
-            calls.__exit__()
-        _restore(holder)
-
-    try:
-        _set(holder, changes, model, watch)
-        with torch.inference_mode(False), calls:
-            if watch:
-                thread.watch()
-            yield
-    except GeneratorExit:  # an interrupt struck before this was told to end: now, other code
-        late = True  # may run in this thread, and what it set is its own
-        raise
-    finally:
-        try:
-            surely(give_back)
-        except KeyboardInterrupt:  # maybe before it began
-            surely(give_back)
-            raise
 
 
 class _Held:
     """What one attribute was before, and who needs it changed."""
 
-    def __init__(self, owner: Any, name: str, before: Any) -> None:
-        self.owner, self.name, self.before = owner, name, before
-        self.holders: set[object] = set()
+    __slots__ = ("before", "holders", "name", "owner")
+
+    def __init__(self, owner: Any, name: str, holders: frozenset[object]) -> None:
+        self.owner, self.name, self.before = owner, name, getattr(owner, name)
+        self.holders = holders
 
     def put_back(self) -> None:
         if getattr(self.owner, self.name) is not self.before:
-            _assign(self.owner, self.name, self.before)
+            setattr(self.owner, self.name, self.before)
 
 
-def _assign(owner: Any, name: str, value: Any) -> None:
-    """Set an attribute; the mode by the module's own `eval` or `train`, where it has one."""
-    if name == "training" and not value and type(owner).eval is not nn.Module.eval:
-        owner.eval()
-    elif name == "training" and type(owner).train is not nn.Module.train:
-        owner.train(value)
-    else:
-        setattr(owner, name, value)
-
-
-def _set(holder: object, changes: list[Change], model: nn.Module, watch: bool) -> None:
+def _set(holder: object, changes: list[Change], modules: list[nn.Module], watch: bool) -> None:
+    only = frozenset({holder})
     with _lock:
-        for module in model.modules():
-            if id(module) not in _states:
-                _states[id(module)] = _State(module)
-            _states[id(module)].holders.add(holder)
+        for module in modules:
+            state = _states.get(id(module))
+            if state is None:
+                _states[id(module)] = _State(module, only)
+            else:
+                state.holders |= only
             if watch:
                 answer(module)
         for owner, name, _ in changes:  # all of them before any is changed
-            key = id(owner), name
-            if key not in _held:
-                _held[key] = _Held(owner, name, getattr(owner, name))
-            _held[key].holders.add(holder)
+            held = _held.get((id(owner), name))
+            if held is None:
+                _held[id(owner), name] = _Held(owner, name, only)
+            else:
+                held.holders |= only
+        for module in modules:
+            _set_mode(module, False)
         for owner, name, value in changes:
             if getattr(owner, name) is not value:
-                _assign(owner, name, value)
+                setattr(owner, name, value)
+
+
+def _set_mode(module: nn.Module, training: bool) -> None:
+    """Set one module's mode, by its own `eval` or `train` where it has one."""
+    if module.training is training:
+        return
+    if not training and type(module).eval is not nn.Module.eval:
+        module.eval()
+    elif type(module).train is not nn.Module.train:
+        module.train(training)
+    else:
+        module.training = training
 
 
 def _restore(holder: object) -> None:
     """Put back what nobody else holds; it can be called again where it was interrupted."""
     errors: list[Exception] = []
+    only = frozenset({holder})
     with _lock, torch.no_grad():
+        for state in _states.values():
+            if state.holders == only:
+                try:
+                    _set_mode(state.module, state.training)
+                except Exception as error:  # in a model's own `train`: the rest goes on
+                    errors.append(error)
         for held in cast("tuple[dict[Any, Any], ...]", (_held, _states)):
             for key, what in list(held.items()):
-                if what.holders <= {holder}:
+                if what.holders == only:
                     try:
                         what.put_back()
-                    except Exception as error:  # in a model's own `train`: the rest goes on
+                    except Exception as error:
                         errors.append(error)
                     del held[key]
                 else:
-                    what.holders.discard(holder)
+                    what.holders -= only
     if errors:
         raise errors[0]
 
@@ -146,39 +176,47 @@ class _State:
     """What a module's forward pass may write to: its attributes and its buffers.
 
     Of attributes that are lists, dictionaries or sets the members are put back, too; torch's own
-    ones, such as the hooks, stay as the user's code leaves them.
+    ones, such as the hooks, stay as the user's code leaves them. There are many modules, and all
+    of them are looked at in each refinement: what is empty isn't copied.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.holders: set[object] = set()
-        buffers: Any = module._buffers  # pyright: ignore[reportPrivateUsage]
-        names = [
-            vars(module),
-            *([buffers] if isinstance(buffers, dict) else []),
-        ]  # not TorchScript's
-        self.names = [(here, dict(here)) for here in names]
-        own = {
-            name: value
-            for name, value in vars(module).items()
+    __slots__ = ("buffers", "fused", "holders", "members", "module", "names", "tensors", "training")
+
+    def __init__(self, module: nn.Module, holders: frozenset[object]) -> None:
+        self.module, self.holders, self.training = module, holders, module.training
+        here, buffers = vars(module), cast("Any", module._buffers)  # pyright: ignore[reportPrivateUsage]
+        self.names = here.copy()
+        self.buffers: dict[str, Any] | None = None  # as for TorchScript's
+        if isinstance(buffers, dict):
+            self.buffers = cast("dict[str, Any]", buffers.copy() if buffers else _EMPTY)
+        own: list[Any] = [
+            value
+            for name, value in here.items()
             if name[0] != "_" and (type(value) in _CONTAINERS or isinstance(value, Tensor))
-        }
-        lists: list[Any] = [value for value in own.values() if type(value) in _CONTAINERS]
-        self.members = [(value, value.copy()) for value in lists]
-        tensors = [t for _, t in named_tensors(own) if not isinstance(t, nn.Parameter)]
-        tensors += [buffer for buffer in buffers.values() if buffer is not None]
-        self.tensors = [
-            (t, t._version, t.detach().clone()) for t in tensors if not t.is_inference()
         ]
+        self.members: Sequence[tuple[Any, Any]] = ()
+        self.tensors: Sequence[tuple[Tensor, int, Tensor]] = ()
+        if own:
+            self.members = [(value, value.copy()) for value in own if type(value) in _CONTAINERS]
+        if own or buffers:
+            tensors = [t for _, t in named_tensors(own) if not isinstance(t, nn.Parameter)]
+            tensors += [buffer for buffer in buffers.values() if buffer is not None]
+            self.tensors = [
+                (t, t._version, t.detach().clone()) for t in tensors if not t.is_inference()
+            ]
         # fused operations write without a new version; torch's own layers don't, as they are held
         self.fused = type(module) not in _WRITE_NOTHING
 
     def put_back(self) -> None:
-        for here, before in self.names:
-            _replace(here, before, "_compiled_call_impl")  # the answer, in every module
-            if [*map(id, here.values())] == [*map(id, before.values())]:
-                continue
-            for name in {*here, *before} - {"training"}:
-                _replace(here, before, name)
+        here = vars(self.module)
+        _replace(here, self.names, "_compiled_call_impl")  # the answer, in every module
+        if not _alike(here, self.names):
+            for name in {*here, *self.names} - {"training"}:
+                _replace(here, self.names, name)
+        buffers = self.module._buffers  # pyright: ignore[reportPrivateUsage]
+        if self.buffers is not None and not _alike(buffers, self.buffers):
+            for name in {*buffers, *self.buffers}:
+                _replace(buffers, self.buffers, name)
         for container, members in self.members:
             _refill(container, members)
         for tensor, version, value in self.tensors:
@@ -188,6 +226,7 @@ class _State:
                 tensor.copy_(value)
 
 
+_EMPTY: dict[str, Any] = {}
 _CONTAINERS = (list, dict, set)
 _WRITE_NOTHING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -198,6 +237,13 @@ def _equal(tensor: Tensor, value: Tensor) -> bool:
         return True
     same = tensor.shape == value.shape
     return same and bool(((tensor == value) | ((tensor != tensor) & (value != value))).all())
+
+
+def _alike(here: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether two dictionaries hold the same objects under the same names, in the same order."""
+    if len(here) != len(before):
+        return False
+    return all(map(is_, here.values(), before.values())) and all(map(is_, here, before))
 
 
 def _replace(here: dict[str, Any], before: dict[str, Any], name: str) -> None:
@@ -226,6 +272,8 @@ def _give_back_in_child() -> None:
     """A forked process has none of the threads that held a model."""
     global _lock
     _lock = threading.Lock()
+    for state in _states.values():
+        _set_mode(state.module, state.training)
     for held in (_held, _states):
         for what in list(held.values()):
             with torch.no_grad():

@@ -9,6 +9,7 @@ is exchanged, and PyTorch leaves that attribute out of pickles and copies.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -25,18 +26,20 @@ _local = threading.local()
 
 def answer(module: nn.Module) -> None:
     """Let a module ask the thread's handler when it is called, until the attribute is put back."""
-    before = module._compiled_call_impl  # pyright: ignore[reportPrivateUsage]
-    if getattr(before, "asks", False):
-        return
+    before: Any = module._compiled_call_impl  # pyright: ignore[reportPrivateUsage]
+    if not isinstance(before, _Answer):
+        vars(module)["_compiled_call_impl"] = _Answer(_ask, module, before)
 
-    def ask(*args: Any, **kwargs: Any) -> Any:
-        handler = getattr(_local, "handler", None)
-        if handler is None or torch.compiler.is_compiling():  # as torch.cond does with branches
-            return (before or module._call_impl)(*args, **kwargs)  # pyright: ignore[reportPrivateUsage]
-        return handler(module, args, kwargs)
 
-    ask.asks = True  # pyright: ignore[reportFunctionMemberAccess]
-    vars(module)["_compiled_call_impl"] = ask
+class _Answer(functools.partial[Any]):
+    """Tells the answer from what the user has put there."""
+
+
+def _ask(module: nn.Module, before: Callable[..., Any] | None, *args: Any, **kwargs: Any) -> Any:
+    handler = getattr(_local, "handler", None)
+    if handler is None or torch.compiler.is_compiling():  # as torch.cond does with branches
+        return (before or module._call_impl)(*args, **kwargs)  # pyright: ignore[reportPrivateUsage]
+    return handler(module, args, kwargs)
 
 
 def surely(undo: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ of them up, so that an update of PyTorch that removes one fails there first, and
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, cast
 
 import torch
@@ -97,9 +97,9 @@ def _is_watching() -> bool:
     return bool(getattr(_thread, "watching", 0))
 
 
-def shortcuts_off(model: nn.Module) -> list[Change]:
-    """What to set so that PyTorch takes no shortcut in this model."""
-    if any(_is_compiled(module) for module in model.modules()):
+def shortcuts_off(modules: Iterable[nn.Module]) -> list[Change]:
+    """What to set so that PyTorch takes no shortcut in a model of these modules."""
+    if any(_is_compiled(module) for module in modules):
         return [*_SHORTCUTS, (eval_frame, "_stance", _EAGER)]
     return _SHORTCUTS
 

@@ -127,6 +127,27 @@ def test_gradients_and_frozen_parameters_are_left_alone(net, images, conformance
     assert net.head.weight.requires_grad
 
 
+class Renames(nn.Module):
+    """Its forward pass gives an attribute another name, and keeps what it holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.note = nn.Linear(4, 4), nn.Linear(4, 4), None
+
+    def forward(self, images):
+        if "note" in vars(self):
+            del self.note
+            self.other = None
+        return self.head(self.body(images))
+
+
+def test_an_attribute_that_changed_its_name_only_is_put_back():
+    model = Renames()
+    refine(model, torch.randn(2, 4))
+    assert "note" in vars(model)
+    assert "other" not in vars(model)
+
+
 def test_an_exception_inside_leaves_the_model_as_it_was(net, images, conformance):
     net.train()
     before = snapshot(net)

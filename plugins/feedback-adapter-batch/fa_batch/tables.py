@@ -1,0 +1,266 @@
+"""Tables and folders, read by the library `datasets`: memory-mapped, so of any size."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import json
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from fa_batch.told import ABSENT, COARSE, PRESENT, RESERVED, TEXT, words
+from feedback_adapter.errors import DataError, EvidenceError, did_you_mean
+
+__all__ = ["IMAGE_COLUMNS", "SUFFIXES", "Table", "read_folder", "read_table"]
+
+IMAGE_COLUMNS = ("file_name", "file", "image", "path", "filename", "imageid", "image_id", "id")
+"""Columns that may name the images, whatever their case; the first of them that is there does."""
+
+SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
+TOO_MANY = "more cells than there are columns"
+LINE = "\n"
+"""The column that holds a whole line of JSON, as text: no table has one of that name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Lines that say something of images.
+
+    Args:
+        path: Its file or folder.
+        rows: The lines, as they are stored, without images.
+        column: The column that names the images, or holds them.
+        files: (lines,) strings: the images' paths, null where there is none.
+        names: The names that the table uses for labels.
+        others: Whether it says anything else, by a coarse class or a text.
+        pictures: The images' bytes as the only column, where the table holds them.
+    """
+
+    path: Path
+    rows: datasets.Dataset
+    column: str
+    files: pa.Array
+    names: tuple[str, ...]
+    others: bool = False
+    pictures: datasets.Dataset | None = None
+
+    def cells(self, lines: list[int]) -> list[dict[str, Any]]:
+        """The cells of some lines, by column. A line that can't be read has the key `None`."""
+        return [_cells(row) for row in self.rows.select(lines)] if lines else []
+
+
+def read_folder(folder: Path) -> pa.Array:
+    """The images of a folder and of the folders within it: (images,) paths from the folder on.
+
+    Raises:
+        DataError: It can't be read.
+    """
+    loaded = _load(
+        folder, "imagefolder", data_dir=str(folder), data_files={"train": "**"},
+        drop_labels=True, drop_metadata=True,
+    )  # fmt: skip
+    paths = _files(loaded.cast_column("image", datasets.Image(decode=False)), "image")
+    root = folder.resolve()
+    return pa.array(Path(path).relative_to(root).as_posix() for path in paths.to_pylist())
+
+
+def read_table(path: Path, column: str | None = None) -> Table:
+    """A table of images: CSV, JSON Lines, Parquet (a file, or a folder of them), or COCO's JSON.
+
+    Args:
+        path: Its file or folder.
+        column: The column that names the images or holds them; see `IMAGE_COLUMNS`.
+
+    Raises:
+        DataError: It isn't there, isn't such a table, or has no such column.
+    """
+    if not path.exists():
+        raise DataError(f"There is no file {str(path)!r}.")
+    suffix = ".parquet" if path.is_dir() else path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(
+            f"{str(path)!r} isn't a table that can be read: its ending must be one of "
+            f"{', '.join(SUFFIXES)}."
+        )
+    if suffix == ".json":
+        return _coco(path)
+    if suffix == ".jsonl":
+        return _json_lines(path, column)
+    if suffix == ".csv":
+        rows = _csv(path)
+    else:
+        files = {"train": "**/*.parquet" if path.is_dir() else path.name}
+        folder = path if path.is_dir() else path.parent
+        rows = _load(path, "parquet", data_dir=str(folder), data_files=files)
+    column = _image_column(path, rows.column_names, column)
+    if isinstance(rows.features[column], datasets.Image):
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+    files, pictures = _files(rows, column), None
+    if _holds_images(rows.data.schema.field(column).type):
+        pictures = rows.select_columns([column])
+        rows = rows.remove_columns([column])
+    names = [name for name in rows.column_names if name not in (column, *RESERVED)]
+    for listed in (name for name in (*PRESENT, *ABSENT) if name in rows.column_names):
+        for cells in rows.select_columns([listed]).iter(1000):
+            names += _words(cells[listed], listed)
+    others = not {COARSE, TEXT}.isdisjoint(rows.column_names)
+    return Table(path, rows, column, files, tuple(dict.fromkeys(names)), others, pictures)
+
+
+def _csv(path: Path) -> datasets.Dataset:
+    """Every cell as text, so that a bad cell spoils its own line only."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            columns = next(csv.reader(file), [])
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DataError(f"{str(path)!r} can't be read as a CSV file in UTF-8: {error}.") from error
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if not columns or "" in columns or twice:
+        raise DataError(
+            f"{str(path)!r} must begin with a line of different column names; it begins with "
+            f"{columns!r:.200}."
+        )
+
+    def mark(cells: list[str]) -> list[str]:
+        return [*cells[: len(columns) - 1], TOO_MANY]
+
+    return _load(
+        path, "csv", data_files={"train": str(path)}, keep_default_na=False, names=columns,
+        header=0, encoding="utf-8-sig", engine="python", on_bad_lines=mark,
+        features=datasets.Features({name: datasets.Value("string") for name in columns}),
+    )  # fmt: skip
+
+
+def _json_lines(path: Path, column: str | None) -> Table:
+    """Lines as text, so that a bad line spoils itself only; the names are found in one pass."""
+    rows = _load(path, "text", data_files={"train": str(path)}).rename_column("text", LINE)
+    keys: dict[str, None] = {}
+    listed: dict[str, None] = {}
+    for row in rows:
+        cells = _cells(row)
+        keys |= dict.fromkeys(key for key in cells if key is not None)
+        for name in (*PRESENT, *ABSENT):
+            listed |= dict.fromkeys(_words([cells.get(name)], name))
+    column = _image_column(path, list(keys), column)
+    files = pa.array([_text(_cells(row).get(column)) for row in rows], pa.string())
+    names = [key for key in keys if key not in (column, *RESERVED)]
+    others = not {COARSE, TEXT}.isdisjoint(keys)
+    return Table(path, rows, column, files, tuple(dict.fromkeys([*names, *listed])), others)
+
+
+def _coco(path: Path) -> Table:
+    """COCO's JSON: an annotation says that its category is there; LVIS also says what isn't."""
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        names = {category["id"]: str(category["name"]) for category in said["categories"]}
+        there: dict[Any, set[str]] = {}
+        for annotation in said["annotations"]:
+            there.setdefault(annotation["image_id"], set()).add(names[annotation["category_id"]])
+        lines = [
+            {
+                "file_name": str(image["file_name"]),
+                "know": sorted(there.get(image["id"], ())),
+                "know_not": sorted(names[i] for i in image.get("neg_category_ids", ())),
+            }
+            for image in said["images"]
+        ]
+    except OSError as error:
+        raise DataError(f"{str(path)!r} can't be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{str(path)!r} isn't in COCO's format, which has 'images', 'annotations' and "
+            f"'categories': {type(error).__name__} {error}. Other tables: {', '.join(SUFFIXES)}."
+        ) from error
+    if not lines:
+        raise DataError(f"{str(path)!r} has no images.")
+    columns = {key: [line[key] for line in lines] for key in lines[0]}
+    used = sorted({name for line in lines for key in ("know", "know_not") for name in line[key]})
+    rows = datasets.Dataset.from_dict(columns)
+    return Table(path, rows, "file_name", _files(rows, "file_name"), tuple(used))
+
+
+def _cells(row: dict[str, Any]) -> dict[Any, Any]:
+    """The cells of a stored line."""
+    if list(row) != [LINE]:
+        over = [name for name, cell in row.items() if cell == TOO_MANY]
+        return {None: f"The line has {TOO_MANY}."} if over else row
+    try:
+        cells = json.loads(row[LINE])
+    except ValueError as error:
+        return {None: f"The line isn't JSON: {error}."}
+    if not isinstance(cells, dict):
+        return {None: f"The line is {row[LINE]!r:.80}, which isn't a JSON object."}
+    return cells
+
+
+def _image_column(path: Path, columns: list[str], column: str | None) -> str:
+    if column is not None:
+        if column in columns:
+            return column
+        raise DataError(f"{str(path)!r} has no column {column!r}. {did_you_mean(column, columns)}")
+    by_name = {name.lower(): name for name in reversed(columns)}
+    for name in IMAGE_COLUMNS:
+        if name in by_name:
+            return by_name[name]
+    raise DataError(
+        f"{str(path)!r} has no column that names the images: say which one does with "
+        f"--image-column. Its columns: {', '.join(map(repr, columns[:20]))}."
+    )
+
+
+def _files(rows: datasets.Dataset, column: str) -> pa.Array:
+    """What names the images: the column itself, or the paths beside the bytes, or nothing."""
+    kind = rows.data.schema.field(column).type
+    if _holds_images(kind):
+        if not pa.types.is_struct(kind) or "path" not in [field.name for field in kind]:
+            return pa.nulls(len(rows), pa.string())
+        rows = rows.select_columns([column]).flatten()
+        column = f"{column}.path"
+    values = rows.select_columns([column]).with_format("arrow")[:][column]
+    return pa.array(values.to_pylist()).cast(pa.string())
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    return any(
+        test(kind) for test in (pa.types.is_struct, pa.types.is_binary, pa.types.is_large_binary)
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _words(cells: Iterable[Any], column: str) -> list[str]:
+    found: list[str] = []
+    for cell in cells:
+        with contextlib.suppress(EvidenceError):  # the line says so when it is its turn
+            found += words(cell, column)
+    return found
+
+
+def _load(path: Path, kind: str, **arguments: Any) -> datasets.Dataset:
+    with _quiet():
+        try:
+            return datasets.load_dataset(kind, split="train", **arguments)
+        except Exception as error:  # pandas', pyarrow's and its own, by many names
+            cause = error.__cause__ or error
+            raise DataError(f"{str(path)!r} can't be read: {cause}.") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Without the bars and messages of `datasets`: what went wrong is said by our errors."""
+    level, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(level)
+        if not bars:
+            datasets.enable_progress_bars()

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 import torch
 from torch import Tensor
 
-from feedback_adapter.errors import InputError, ModelError, OptionsError
+from feedback_adapter.errors import InputError, OptionsError
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
     from feedback_adapter.evidence.base import Evidence
-    from feedback_adapter.photos import Photo
     from feedback_adapter.refinement import Refinement
 
 __all__ = ["Joinable", "in_batches", "join", "read_ahead", "refine_batches", "split"]
@@ -118,7 +117,7 @@ def in_batches(
 
 def refine_batches(
     adapter: Adapter,
-    source: Iterable[tuple[Tensor | Sequence[Photo], Evidence]],
+    source: Iterable[tuple[Any, Evidence]],
     *,
     ahead: int = 2,
     **arguments: Any,
@@ -131,8 +130,8 @@ def refine_batches(
     Args:
         adapter: The model.
         source: Anything to go over that gives a batch at a time: its images, and what is known of
-            them. Images are a tensor (batch, channels, height, width), or a list of photos (files,
-            Pillow images, arrays), which the adapter's transform opens.
+            them. Images are as for `Adapter.refine`: a tensor (batch, channels, height, width), or
+            a list of photos (files, Pillow images, arrays).
         ahead: How many batches are read before it is their turn, at least 1.
         **arguments: What `Adapter.refine` takes besides, such as `strategy=` or `steps=`.
 
@@ -141,7 +140,6 @@ def refine_batches(
 
     Raises:
         FeedbackAdapterError: What `Adapter.refine` raises, and what the source raises.
-        ModelError: The images are photos, and the adapter has no transform.
         OptionsError: `ahead` is less than 1.
 
     Example:
@@ -152,17 +150,12 @@ def refine_batches(
         [4, 4, 4]
     """
 
-    def opened() -> Generator[tuple[Tensor, Evidence]]:
-        device = next((p.device for p in adapter.model.parameters()), torch.device("cpu"))
+    def opened() -> Generator[tuple[Any, Evidence]]:
+        device = next((p.device for p in adapter.model.parameters()), None)
         for images, evidence in source:
-            if not isinstance(images, Tensor):
-                if adapter.transform is None:
-                    raise ModelError(
-                        "The adapter doesn't say how photos become its input: "
-                        "wrap(..., transform=), or let the source give tensors."
-                    )
-                images = adapter.transform.open(*images)
-            yield images.to(device), evidence
+            if isinstance(images, list) and adapter.transform is not None:
+                images = adapter.transform.open(*images).to(device)
+            yield images, evidence
 
     for images, evidence in read_ahead(opened(), ahead):
         yield adapter.refine(images, evidence, **arguments)

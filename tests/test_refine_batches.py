@@ -12,7 +12,7 @@ from PIL import Image
 
 import feedback_adapter as fa
 from feedback_adapter.batches import read_ahead
-from feedback_adapter.errors import InputError, ModelError, OptionsError
+from feedback_adapter.errors import InputError, OptionsError
 from feedback_adapter.testing import tiny_adapter, tiny_images
 
 
@@ -102,7 +102,7 @@ def test_an_error_comes_after_what_was_before_it_and_no_thread_is_left():
 def test_what_cannot_be_is_said():
     adapter = tiny_adapter()
     adapter.transform = None
-    with pytest.raises(ModelError, match="doesn't say how photos become its input"):
+    with pytest.raises(InputError, match="How photos become the model's input isn't known"):
         list(fa.refine_batches(adapter, [(["a.jpg"], told(1))]))
     with pytest.raises(OptionsError, match="ahead=0 is out of range"):
         list(fa.refine_batches(adapter, [], ahead=0))

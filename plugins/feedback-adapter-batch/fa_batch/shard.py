@@ -10,7 +10,6 @@ import os
 import uuid
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,17 +18,16 @@ from torch import Tensor
 
 import feedback_adapter as fa
 from fa_batch.request import Request, label_outputs, loaded
+from fa_batch.results import Results
 from fa_batch.source import Row
 from fa_batch.told import evidence_of
 from feedback_adapter.batches import read_ahead
 from feedback_adapter.errors import DataError, EvidenceError, FeedbackAdapterError, InputError
 
-__all__ = ["Done", "Task", "done", "refine_shard", "schema_of", "shard_path"]
+__all__ = ["Done", "Task", "done", "refine_shard", "shard_path"]
 
 KEY = b"feedback_adapter"
 """Where a shard's Parquet metadata says what it is."""
-
-_Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,30 +61,6 @@ def shard_path(out: Path, shard: int) -> Path:
     return out / f"shard-{shard:06d}.parquet"
 
 
-def schema_of(adapter: fa.Adapter) -> pa.Schema:
-    """The columns of a shard.
-
-    Lists are in the order of the model's labels, which the schema's metadata has. Models with
-    several outputs have `before`, `after` and `known` of each, as `before.NAME`.
-    """
-    outputs = label_outputs(adapter)
-    fields = [pa.field("id", pa.string(), nullable=False)]
-    for end in _ends(outputs).values():
-        fields += [
-            pa.field(f"before{end}", pa.list_(pa.float32())),
-            pa.field(f"after{end}", pa.list_(pa.float32())),
-            pa.field(f"known{end}", pa.list_(pa.int8())),
-        ]
-    fields += [
-        pa.field("strategy", pa.string()),
-        pa.field("steps", pa.int32()),
-        pa.field("loss", pa.float32()),
-        pa.field("error", pa.string()),
-    ]
-    labels = {name: list(spec.labels) for name, spec in outputs.items()}
-    return pa.schema(fields, {b"labels": json.dumps(labels).encode()})
-
-
 def refine_shard(
     task: Task, shard: int, rows: Sequence[Row], tick: Callable[[int], None] | None = None
 ) -> Done:
@@ -109,17 +83,18 @@ def refine_shard(
             f"The checkpoint {request.checkpoint!r} isn't the same on all machines: install the "
             "same versions on all of them, or put it into a folder that all of them see."
         )
-    schema = schema_of(adapter)
-    records: list[_Record] = [{"id": row.id, "error": row.error} for row in rows]
-    for places, found in _refined(adapter, task, rows):
-        for place, record in zip(places, found, strict=True):
-            records[place] |= record
+    results = Results([row.id for row in rows], label_outputs(adapter))
+    for places, images, evidence in read_ahead(_batches(adapter, task, rows)):
+        if isinstance(images, str):
+            results.errors[places[0]] = images
+        else:
+            _refine(adapter, request, results, places, images, evidence)
         if tick is not None:
             tick(len(places))
-    made = Done(shard, len(rows), sum(record["error"] is not None for record in records))
-    table = pa.Table.from_pylist(records, schema)
+    made = Done(shard, len(rows), results.failed)
+    table = results.table()
     said = {"request": request.sha256, **dataclasses.asdict(made)}
-    table = table.replace_schema_metadata({**schema.metadata, KEY: json.dumps(said).encode()})
+    table = table.replace_schema_metadata({**table.schema.metadata, KEY: json.dumps(said).encode()})
     place = shard_path(task.out, shard)
     part = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
     try:
@@ -152,20 +127,24 @@ def done(out: Path, shard: int, request: Request) -> Done | None:
     return Done(shard, rows, said["errors"])
 
 
-def _refined(
-    adapter: fa.Adapter, task: Task, rows: Sequence[Row]
-) -> Generator[tuple[list[int], list[_Record]]]:
-    """What comes of the rows, in batches, by their places. What fails alone has its error."""
-    for places, images, evidence in read_ahead(_batches(adapter, task, rows)):
-        if isinstance(images, str):
-            yield places, [{"error": images}]
-            continue
-        try:
-            result = task.request.refine(adapter, images, evidence)
-        except (EvidenceError, InputError) as error:
-            yield places, _alone(adapter, task.request, images, evidence, error)
-        else:
-            yield places, _records(result)
+def _refine(
+    adapter: fa.Adapter,
+    request: Request,
+    results: Results,
+    places: list[int],
+    images: Tensor,
+    evidence: fa.Evidence,
+) -> None:
+    """Refine a batch; if it fails as a whole, one image at a time, so that only a bad one fails."""
+    try:
+        results.add(places, request.refine(adapter, images, evidence))
+    except (EvidenceError, InputError) as error:
+        if len(places) == 1:
+            results.errors[places[0]] = str(error)
+            return
+        for index, place in enumerate(places):
+            own = evidence.take(torch.tensor([index]))
+            _refine(adapter, request, results, [place], images[index : index + 1], own)
 
 
 def _batches(
@@ -196,44 +175,3 @@ def _batches(
             yield batch(waiting.pop(image.shape))
     for group in waiting.values():
         yield batch(group)
-
-
-def _alone(
-    adapter: fa.Adapter, request: Request, images: Tensor, evidence: fa.Evidence, error: Exception
-) -> list[_Record]:
-    """The rows of a batch that failed as a whole, one by one."""
-    if len(images) == 1:
-        return [{"error": str(error)}]
-    found: list[_Record] = []
-    for place in range(len(images)):
-        row = torch.tensor([place])
-        try:
-            found += _records(
-                request.refine(adapter, images[place : place + 1], evidence.take(row))
-            )
-        except (EvidenceError, InputError) as own:
-            found.append({"error": str(own)})
-    return found
-
-
-def _records(result: fa.Refinement) -> list[_Record]:
-    before, after = result.outputs_before.probabilities(), result.outputs_after.probabilities()
-    losses, steps = result.loss.tolist(), result.steps.tolist()
-    records: list[_Record] = [
-        {"strategy": result.strategies[row], "steps": steps[row], "loss": losses[row]}
-        for row in range(len(result))
-    ]
-    for name, end in _ends(before).items():
-        known, present = result.known[name].cpu(), result.present[name].cpu()
-        for row, record in enumerate(records):
-            told = zip(known[row].tolist(), present[row].tolist(), strict=True)
-            record[f"before{end}"] = before[name][row].float().cpu().numpy()
-            record[f"after{end}"] = after[name][row].float().cpu().numpy()
-            record[f"known{end}"] = [int(holds) if said else None for said, holds in told]
-    return records
-
-
-def _ends(outputs: Iterable[str]) -> dict[str, str]:
-    """What the columns of each output end in: nothing where there is only one."""
-    names = list(outputs)
-    return {name: f".{name}" if len(names) > 1 else "" for name in names}

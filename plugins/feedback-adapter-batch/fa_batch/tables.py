@@ -248,6 +248,8 @@ def _load(path: Path, kind: str, **arguments: Any) -> datasets.Dataset:
         try:
             return datasets.load_dataset(kind, split="train", **arguments)
         except Exception as error:  # pandas', pyarrow's and its own, by many names
+            if "corresponds to no data" in str(error):
+                raise DataError(f"{str(path)!r} has no line that is about an image.") from error
             cause = error.__cause__ or error
             raise DataError(f"{str(path)!r} can't be read: {cause}.") from error
 

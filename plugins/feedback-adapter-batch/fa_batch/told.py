@@ -23,12 +23,12 @@ __all__ = [
     "words",
 ]
 
-PRESENT = ("know", "labels")
-ABSENT = ("know_not",)
+PRESENT = ("know", "labels", "present")
+ABSENT = ("know_not", "absent")
 COARSE, TEXT = "know_coarse", "text"
-RESERVED = (*PRESENT, *ABSENT, COARSE, TEXT)
+RESERVED = (*PRESENT, *ABSENT, COARSE, TEXT, "name")
 """Columns that aren't labels: lists of labels that are there and that aren't, a coarse class, a
-text."""
+text, and what the photo is called elsewhere."""
 
 UNCERTAIN = 0.5
 """The confidence of a label that is told as uncertain, -1."""

@@ -1,5 +1,6 @@
 """A bad row disturbs nobody else, and a run that is started again makes what is missing."""
 
+import gc
 import json
 import tracemalloc
 import weakref
@@ -186,12 +187,12 @@ def test_memory_does_not_grow_with_the_number_of_images(photos, checkpoint, tmp_
         )  # fmt: skip
         most["now"] = 0
         tracemalloc.start()
-        job.run()
+        job.run(tick=lambda _: gc.collect())
         peak[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         most[count] = most["now"]
     assert most[512] <= most[64] + 2
-    assert peak[512] - peak[64] < 1000 * (512 - 64)  # bytes: names, and not images of 12 kB
+    assert peak[512] - peak[64] < 500 * (512 - 64)  # bytes: names, and not images of 12 kB
 
 
 def test_the_bar_shows_the_speed_on_a_terminal_and_nothing_elsewhere():

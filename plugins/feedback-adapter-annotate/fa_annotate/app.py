@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from fa_annotate.desk import Desk
 from fa_annotate.errors import AnnotateError, StaleError, TooLargeError
-from fa_annotate.photos import MOST_BYTES
+from fa_annotate.photos import MOST_BYTES, as_jpeg
 from fa_annotate.security import Guard
 from fa_annotate.session import Session
 from feedback_adapter.errors import FeedbackAdapterError
@@ -31,7 +31,8 @@ STATIC = Path(__file__).parent / "static"
 MOST_TOLD = 64 * 2**10
 """Bytes of an answer at most."""
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+SMALL = 160
+"""Pixels of the longer side of the pictures to choose from."""
 
 
 def make_app(
@@ -81,11 +82,14 @@ class _Routes:
         return {**self.desk.overview(), **session.overview()}
 
     async def photo(self, request: Request) -> Response:
-        opened = await run_in_threadpool(self._opened, request)
-        return Response(opened.jpeg, media_type="image/jpeg")
+        jpeg = await run_in_threadpool(self._jpeg, request)
+        return Response(jpeg, media_type="image/jpeg")
 
-    def _opened(self, request: Request) -> Any:
-        return self._session(request).open(request.path_params["image"])
+    def _jpeg(self, request: Request) -> bytes:
+        session, image = self._session(request), request.path_params["image"]
+        if "small" in request.query_params:
+            return as_jpeg(session.photos.open(image), SMALL)
+        return session.open(image).jpeg
 
     async def state(self, request: Request) -> Response:
         return await run_in_threadpool(self._state, request)

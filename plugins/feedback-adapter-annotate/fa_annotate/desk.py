@@ -111,10 +111,10 @@ class Playground(Desk):
         """
         folder = Path(tempfile.mkdtemp(prefix="feedback-adapter-playground-"))
         try:
-            for name, path in examples().items():
-                shutil.copyfile(path, folder / f"{name}{path.suffix}")
-            names = sorted(path.name for path in folder.iterdir())
-            desk = cls(folder.resolve(), Photos(folder.resolve(), names), first)
+            files = {f"{name}{path.suffix}": path for name, path in examples().items()}
+            for name, path in files.items():
+                shutil.copyfile(path, folder / name)
+            desk = cls(folder.resolve(), Photos(folder.resolve(), list(files)), first)
             desk.session(None)
         except BaseException:
             shutil.rmtree(folder)

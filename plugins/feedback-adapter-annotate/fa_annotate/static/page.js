@@ -66,6 +66,8 @@ async function start(message = null) {
   $("classes").replaceChildren(...coarse.map((name) => element("option", { value: name })));
   $("told").hidden = !session.text && !coarse.length;
   for (const link of $("export").querySelectorAll("a")) link.href = withQuery(`/api/export/${link.dataset.format}`, query());
+  $("how").open = session.playground;
+  $("unit").textContent = maps.length ? " (share of the photo)" : "";
   if (session.playground) showChoices();
   const wanted = here().photo;
   const place = wanted === undefined ? session.resume : Number(wanted) - 1;
@@ -221,7 +223,7 @@ function showChoices() {
 
 function showStrip() {
   const photos = session.photos.map((photo, image) => {
-    const picture = element("img", { src: withQuery(`/api/photos/${image}.jpg`, query()), alt: photo.name, loading: "lazy" });
+    const picture = element("img", { src: withQuery(`/api/photos/${image}.jpg`, { ...query(), small: 1 }), alt: photo.name, loading: "lazy" });
     const button = element("button", { type: "button", title: photo.name }, picture);
     button.dataset.image = image;
     button.addEventListener("click", () => work(() => open(image)));

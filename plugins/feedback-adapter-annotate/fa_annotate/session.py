@@ -13,7 +13,9 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from fa_annotate.answers import Answers, ImageAnswers, Kind
 from fa_annotate.errors import AnnotateError, StaleError
@@ -21,7 +23,8 @@ from fa_annotate.evidence import coarse_classes, evidence_of, labels_of
 from fa_annotate.exports import export
 from fa_annotate.maps import colour_of
 from fa_annotate.photos import Photos, as_jpeg
-from fa_annotate.views import described, entropy, unsure
+from fa_annotate.questions import next_image, next_label
+from fa_annotate.views import described
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import FeedbackAdapterError, ModelError
 from feedback_adapter.evidence import Evidence
@@ -81,9 +84,15 @@ class Session:
         self.strategy = strategy
         self.labels = labels_of(adapter.outputs)
         self.names = [label.name for label in self.labels]
+        self._rows = {
+            name: [row for row, label in enumerate(self.labels) if label.output == name]
+            for name, spec in adapter.outputs.items()
+            if spec.kind in ("multilabel", "multiclass")
+        }
+        """Which labels can be asked for, by output."""
         self.id = secrets.token_hex(8)
         self._opened: OrderedDict[int, Opened] = OrderedDict()
-        self._unsure: dict[int, float] = {}
+        self._worth: dict[int, float] = {}
         self._waiting = 0
         self._model = threading.Lock()  # one pass at a time: two would only slow each other down
         self._writing = threading.Lock()
@@ -130,7 +139,7 @@ class Session:
             photo = self.photos.open(index)
             opened = Opened((photo.height, photo.width), as_jpeg(photo), self._prepare(photo))
             self._opened[index] = opened
-            self._unsure[index] = unsure(self.adapter.unrefined(opened.prepared))
+            self._worth[index] = self._worth_of(opened.prepared)
             while len(self._opened) > KEPT:
                 self._opened.popitem(last=False)
             return opened
@@ -211,9 +220,11 @@ class Session:
         """
         asked = given.labels.keys() | given.skipped
         found: list[dict[str, Any]] = []
-        for row, (label, p) in enumerate(zip(self.labels, probabilities, strict=True)):
-            if self.adapter.outputs[label.output].kind != "map" and label.name not in asked:
-                found.append({"index": row, "gain": entropy(p)})
+        for output, rows in self._rows.items():
+            known = {place for place, row in enumerate(rows) if self.names[row] in asked}
+            now = torch.tensor([probabilities[row] for row in rows])
+            best = next_label(now, known, couplings=self._couplings(output))
+            found += [{"index": rows[place], "gain": gain} for place, gain in best]
         return sorted(found, key=lambda question: -question["gain"])
 
     def answer(self, index: int, kind: Kind, name: str, value: Any, revision: int) -> None:
@@ -254,16 +265,16 @@ class Session:
 
         Args:
             index: This one.
-            useful: Whether the one of which the model is least sure comes first, among those that
-                it has seen, rather than the next by name.
+            useful: Whether the one whose questions gain most comes first, among those that the
+                model has seen, rather than the next by name.
         """
         answered = set(self.answers.images())
         count = len(self.photos)
         order = [(index + step) % count for step in range(1, count)]
         left = [i for i in order if self.photos.names[i] not in answered]
-        seen = [i for i in left if i in self._unsure]
+        seen = [i for i in left if i in self._worth]
         if useful and seen:
-            return max(seen, key=lambda i: self._unsure[i])
+            return max(seen, key=lambda i: self._worth[i])
         return next(iter(left), None)
 
     def look_ahead(self, index: int, most: int = 4) -> None:
@@ -305,6 +316,18 @@ class Session:
                 yield
         finally:
             self._waiting -= waits
+
+    def _couplings(self, output: str) -> Tensor | None:
+        prior = self.adapter.priors.get(output)
+        return None if prior is None else prior.couplings
+
+    def _worth_of(self, prepared: Prepared) -> float:
+        """What the best questions about a photo gain, if nothing is known; see `next_image`."""
+        found = self.adapter.unrefined(prepared).probabilities()
+        return sum(
+            next_image(found[output], couplings=self._couplings(output))[0][1]
+            for output in self._rows
+        )
 
     def _prepare(self, photo: Image.Image) -> Prepared:
         assert self.adapter.transform is not None, "checked when it was made"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from fa_annotate.evidence import Label
 from fa_annotate.maps import map_picture, seen
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement
 
-__all__ = ["described", "entropy", "unsure"]
+__all__ = ["described"]
 
 
 def described(
@@ -69,22 +66,3 @@ def _how(result: Refinement) -> dict[str, Any]:
         "steps": int(result.steps[0]),
         "status": result.status[0],
     }
-
-
-def entropy(p: float) -> float:
-    """How little is known of a label that holds with this probability, in nats."""
-    return -sum(q * math.log(q) for q in (p, 1 - p) if q > 0)
-
-
-def unsure(outputs: Outputs) -> float:
-    """How little a model is sure of one photo: the entropy of its labels, in nats, added up."""
-    total = 0.0
-    for name, spec in outputs.specs.items():
-        if spec.kind == "tokens":
-            continue
-        p = spec.probabilities(outputs[name][0])
-        entropies = torch.special.entr(p)
-        if not spec.one_holds:
-            entropies = entropies + torch.special.entr(1 - p)
-        total += float(entropies.sum())
-    return total

@@ -161,7 +161,7 @@ def test_useful_photos_come_first_where_asked(server):
     for image in range(1, 5):
         session.open(image)
     answered = set(session.answers.images())
-    left = {i: u for i, u in session._unsure.items() if session.photos.names[i] not in answered}
+    left = {i: u for i, u in session._worth.items() if session.photos.names[i] not in answered}
     wanted = max((i for i in left if i != 1), key=left.get)
     assert server.ask("/api/photos/1/next?order=useful")[2] == {"image": wanted}
 

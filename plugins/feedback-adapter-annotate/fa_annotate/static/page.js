@@ -89,6 +89,7 @@ async function open(image, message = null) {
   delete document.body.dataset.broken;
   rows.open(session.labels, state);
   show(state, message);
+  await $("photo").decode().catch(() => {}); // if it can't be shown, its questions still can
 }
 
 function show(last, message = null) {

@@ -185,7 +185,7 @@ class Adapter:
                 (`StrategySpec.suits`).
             pivots: Names of sites or sites, or `"auto"`; by default the checkpoint's.
             options: The strategy's options, whole.
-            explainable: Whether the result keeps the images, for `Refinement.explain`.
+            explainable: Whether the result keeps what `Refinement.explain` needs.
             **overrides: Single options by name, e.g. `steps=20`.
 
         Returns:
@@ -220,6 +220,7 @@ class Adapter:
             with frozen(self.model):
                 recorded = None if prepared is None else prepared.from_pivots(sites)
                 told = Problem(self.model, inputs, bound, sites, self.read, self.priors, recorded)
+                told = dataclasses.replace(told, hold=explainable)
                 problem = guard.tried(evidence, told, self.outputs)
                 result = guard.run_each(runs, problem, self.outputs)
         except (EvidenceError, SiteError) as error:

@@ -62,6 +62,8 @@ class Refinement(Shown):
             what is known is known not to.
         doubts: `{output: (batch, labels)}`, the probability that what was told of a label is
             wrong, where the evidence allows for mistakes; see `doubted`.
+        activations: `{site: (batch, ...)}`, what the activations of the pivots became, where
+            `refine` was told to keep them (`explainable=True`) and the strategy has pivots.
         asked: What `explain` needs, where `refine` was told to keep it (`explainable=True`).
 
     Example:
@@ -88,6 +90,7 @@ class Refinement(Shown):
     kept: Tensor | None = None
     doubts: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
     present: dict[str, Tensor] = dataclasses.field(default_factory=dict[str, Tensor])
+    activations: dict[str, Tensor] | None = None
     asked: Asked | None = None
 
     @classmethod
@@ -104,6 +107,7 @@ class Refinement(Shown):
         pivots: tuple[str, ...] = (),
         trace: dict[str, Tensor] | None = None,
         kept: Tensor | None = None,
+        activations: dict[str, Tensor] | None = None,
     ) -> Refinement:
         """Make the result of a strategy: what can be worked out is worked out here.
 
@@ -121,6 +125,7 @@ class Refinement(Shown):
             pivots: Names of the sites that moved.
             trace: Logits after every step, where the options asked for it.
             kept: Which row of `losses` belongs to `refined`; by default the last.
+            activations: What the pivots' activations became, where the problem says `hold`.
         """
         if losses is None:
             losses = torch.stack([evidence.loss(before), evidence.loss(after or refined)])
@@ -140,7 +145,7 @@ class Refinement(Shown):
         return cls(
             before, refined, posterior, losses, steps, status, known,
             moved=(pivots,) * before.batch, trace=trace, kept=kept,
-            doubts=evidence.doubts(), present=evidence.present(before),
+            doubts=evidence.doubts(), present=evidence.present(before), activations=activations,
         )  # fmt: skip
 
     @classmethod
@@ -208,6 +213,7 @@ class Refinement(Shown):
             kept=None if self.kept is None else self.kept[rows],
             doubts={name: doubt[rows] for name, doubt in self.doubts.items()},
             present={name: mask[rows] for name, mask in self.present.items()},
+            activations=self.activations and {n: a[rows] for n, a in self.activations.items()},
             asked=None if self.asked is None else self.asked.take(rows),
         )
 

@@ -92,10 +92,10 @@ def test_what_does_nothing_gets_exactly_0_and_the_rest_sums_to_the_movement(stra
     )
     how = {} if strategy in ("clamp", "posterior") else {"pivots": "block"}
     result = adapter.refine(tiny_images(3), known, strategy=strategy, explainable=True, **how)
-    for image, facts in enumerate([["dog", "no snow"], ["dog", "Text(['a dog'])"]]):
+    for image, facts in enumerate([["dog", "no snow"], ["dog", "Text: a dog"]]):
         why = result.explain("cat", image=image)
         rows = by_name(why)
-        nothing = ["ball", "Text('nothing of this is a label')"]
+        nothing = ["ball", "Text: nothing of this is a label"]
         assert set(rows) == {*facts, *nothing}
         for name in nothing:
             assert (rows[name].log_odds, rows[name].probability, rows[name].left_out) == (0, 0, 0)

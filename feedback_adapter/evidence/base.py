@@ -191,8 +191,13 @@ class Unbound(Evidence):
 
     def items(self, specs: Mapping[str, Output]) -> list[str]:
         """One fact, or none where nothing is said of the image. See `Evidence.items`."""
+        del specs
         value = getattr(self, self.said)
-        return [] if isinstance(value, list) and value[:1] == [None] else super().items(specs)
+        value = value[0] if isinstance(value, list) else value
+        if value is None:
+            return []
+        text = " or ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return [f"{type(self).__name__}: {text if len(text) <= 60 else text[:57] + '...'}"]
 
     def loss(self, outputs: Outputs) -> Tensor:
         """See `Evidence.loss`."""

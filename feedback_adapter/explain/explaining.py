@@ -23,9 +23,10 @@ from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.somewhere import log_odds_of
 from feedback_adapter.explain import shapley
 from feedback_adapter.explain.explanation import Contribution, Explanation
+from feedback_adapter.explain.where import Grid, Maps, maps_of
 from feedback_adapter.names import find, place
 from feedback_adapter.outputs import Output, Outputs
-from feedback_adapter.sites import Inputs, Site
+from feedback_adapter.sites import Inputs, Site, Tail, frozen
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
@@ -101,6 +102,7 @@ def explain(
         log_odds, probability = shares[item].tolist()
         lost = float((again.value(every) - again.value(every - {item}))[0])
         rows.append(Contribution(name, log_odds, probability, float(errors[item, 0]), lost))
+    maps = again.maps()
     return Explanation(
         image=image,
         output=again.output,
@@ -110,6 +112,8 @@ def explain(
         after=float(again.value(every)[0]),
         contributions=tuple(sorted(rows, key=lambda row: -abs(row.log_odds))),
         refinements=again.value.cache_info().currsize - 1,
+        maps=maps if isinstance(maps, Maps) else None,
+        no_maps="" if isinstance(maps, Maps) else maps,
         photo=None if result.images is None else result.images[image],
     )
 
@@ -171,16 +175,41 @@ class _Again:
                 "since, or images share steps (reduction='mean')."
             )
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def maps(self) -> Maps | str:
+        """Where the network looks, or why there is no map."""
+        if not self.activations:
+            return f"There is no map of where it looks: {self.strategy!r} moves no pivots."
+        *others, pivot = [site for site in self.prepared.tail.pivots
+                          if site.name in self.activations]  # fmt: skip
+        given = {site.name: self.activations[site.name] for site in others}
+        with frozen(self.adapter.model):
+            tails = [self.prepared.tail.at([pivot], g) for g in (None, given)]
+            before, refined = tails[0].activations[0], self.activations[pivot.name]
+            grid = Grid.of(before.shape, self.prepared.inputs.images.shape)
+            if grid is None:
+                return f"There is no map of where it looks: {pivot.name!r} has no grid of places."
+            scores = [functools.partial(self._follow, tail) for tail in tails]
+            return maps_of(pivot.name, before, refined, (scores[0], scores[1]), grid)
+
+    def _follow(self, tail: Tail, activation: Tensor) -> Tensor:
+        """The label's log-odds (1,) with another activation at the tail's pivot."""
+        return self.score(self.adapter.read(tail.run([lambda _: activation])))
+
     def _value(self, chosen: frozenset[int]) -> Tensor:
         """The log-odds and the probability with some of the pieces of evidence, (2,)."""
         if not chosen:
             return self._numbers(self.adapter.unrefined(self.prepared))
         evidence = self.evidence.only(sorted(chosen), self.specs)
+        whole = len(chosen) == len(self.names)
         how: dict[str, Any] = {"strategy": self.strategy, "options": self.options}
         try:
-            refined = self.adapter.refine(self.prepared, evidence, **how)
+            refined = self.adapter.refine(self.prepared, evidence, **how, explainable=whole)
         except SiteError:  # nothing that these pieces say depends on the pivot
             refined = self.adapter.refine(self.prepared, evidence, strategy="clamp")
+        if whole:
+            self.activations = refined.activations or {}
         return self._numbers(refined.outputs_after)
 
     def _numbers(self, outputs: Outputs) -> Tensor:

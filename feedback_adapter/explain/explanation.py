@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from feedback_adapter.explain.where import Maps
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,6 +54,8 @@ class Explanation:
         contributions: A row for each piece of evidence, those that moved it most first. Their
             `log_odds` sum to `after - before`.
         refinements: How many choices of evidence were refined with.
+        maps: Where the network looks; `None` where there is no such map.
+        no_maps: Why there is none, as a sentence.
         photo: (3, height, width) in [0, 1] for pictures, if there is one.
     """
 
@@ -62,7 +67,15 @@ class Explanation:
     after: float
     contributions: tuple[Contribution, ...]
     refinements: int
+    maps: Maps | None = dataclasses.field(default=None, repr=False)
+    no_maps: str = ""
     photo: Tensor | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def title(self) -> str:
+        """What is explained, as a heading."""
+        moved = f"{_sigmoid(self.before):.1%} to {_sigmoid(self.after):.1%}"
+        return f"Why {self.label!r} moved from {moved} in image {self.image}"
 
     @property
     def exact(self) -> bool:
@@ -86,14 +99,15 @@ class Explanation:
         old, new = _sigmoid(self.before), _sigmoid(self.after)
         how = "exact" if self.exact else "estimated, ± one standard error"
         lines = [f"{self.strategy}; Shapley values ({how}) in nats of log-odds"]
+        lines += [self.no_maps] if self.no_maps else []
         table = Table(
-            title=escape(title or f"Why {self.label!r} moved in image {self.image}"),
+            title=escape(title or self.title),
             title_justify="left",
             caption=escape("\n".join(lines)),
             caption_justify="left",
             show_footer=True,
         )
-        table.add_column("evidence", f"all: {old:.1%} to {new:.1%}", overflow="fold")
+        table.add_column("evidence", "all together", overflow="fold")
         for name, total in (
             ("log-odds", f"{self.after - self.before:+.3f}"),
             ("probability", f"{(new - old) * 100:+.1f}"),
@@ -111,11 +125,28 @@ class Explanation:
             )
         return table
 
+    def plot(self, path: str | Path, title: str | None = None) -> Path:
+        """Draw what each piece of evidence did, and where the network looks.
+
+        Args:
+            path: Where to; the ending says the format (.png, .svg, .pdf).
+            title: Heading; by default which label is explained.
+
+        Returns:
+            The path.
+
+        Raises:
+            OptionsError: The picture can't be written there, or in that format.
+        """
+        from feedback_adapter.explain.picture import draw
+
+        return draw(self, Path(path), title)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the photo as plain lists, numbers and strings.
 
         `schema` is the version of the form. Log-odds are in nats; `before` and `after` have the
-        probability, too.
+        probability, too. Maps are lists of rows, and `None` where there are none.
         """
         return {
             "schema": SCHEMA,
@@ -128,6 +159,8 @@ class Explanation:
             "exact": self.exact,
             "refinements": self.refinements,
             "contributions": [dataclasses.asdict(row) for row in self.contributions],
+            "maps": None if self.maps is None else self.maps.to_dict(),
+            "no_maps": self.no_maps,
         }
 
 

@@ -69,6 +69,7 @@ class Problem:
         read: Makes `Outputs` of what the model returns.
         priors: Label statistics of a training set, by output, where the user has them.
         recorded: A forward pass that was recorded before, with the pivots and maybe more.
+        hold: Whether `Refinement.activations` is wanted, where pivots move.
     """
 
     model: nn.Module
@@ -78,6 +79,7 @@ class Problem:
     read: Callable[[Any], Outputs]
     priors: Mapping[str, LabelPrior] = dataclasses.field(default_factory=dict[str, LabelPrior])
     recorded: Tail | None = None
+    hold: bool = False
 
     def tail(
         self, pivots: tuple[Site, ...] | None = None, given: Mapping[str, Tensor] | None = None

@@ -23,7 +23,7 @@ from feedback_adapter.options import (
 from feedback_adapter.sites import Site
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.loop import Log, Stop, iterate
-from feedback_adapter.strategies.moving import Moving, Point, or_zeros
+from feedback_adapter.strategies.moving import Moving, Point, clones, or_zeros
 from feedback_adapter.strategies.solvers import SOLVERS, Adam, Solver, take
 
 __all__ = ["Descent", "DescentOptions", "descend"]
@@ -194,7 +194,7 @@ def descend(
     descent: Descent,
     log: Log | None = None,
     *,
-    hold: bool = False,
+    hold: bool,
 ) -> tuple[Log, dict[str, Tensor]]:
     """Descend from the recorded forward pass on.
 
@@ -208,7 +208,7 @@ def descend(
     """
     options = descent.options
     point = descent.init()
-    held = {n: a.detach().clone() for n, a in descent.activations().items()} if hold else {}
+    held = clones(descent.activations()) if hold else {}
     descent.forget()
     log = iterate(
         descent,

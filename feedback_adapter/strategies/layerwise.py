@@ -67,9 +67,10 @@ class Layerwise(Strategy[LayerwiseOptions]):
             problem = problem.keep()  # its tails are recorded one through the other
             sites = problem.tail().pivots
         for number, site in enumerate(sites, 1):
-            another = number < len(sites)
+            hold = number < len(sites) or problem.hold
             descent = Descent(problem, self.options, (site,), given=given, decay=self.options.decay)
-            log, held = descend(descent, log, hold=another)
+            log, held = descend(descent, log, hold=hold)
             given |= held
         assert log is not None, "a problem has at least one pivot"
-        return log.refinement(problem, steps=self.options.steps)
+        held = given if problem.hold else None
+        return log.refinement(problem, steps=self.options.steps, activations=held)

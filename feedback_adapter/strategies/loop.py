@@ -94,12 +94,15 @@ class Log:
             rows.append(rows[-1][-1:].expand(times, *rows[-1].shape[1:]))
         self.rows += times
 
-    def refinement(self, problem: Problem, *, steps: int) -> Refinement:
+    def refinement(
+        self, problem: Problem, *, steps: int, activations: dict[str, Tensor] | None = None
+    ) -> Refinement:
         """The result that these steps came to.
 
         Args:
             problem: The whole batch.
             steps: How many steps the options allowed: more may be tried.
+            activations: What the pivots' activations became, where the problem says `hold`.
         """
         stuck = (self.steps > 0) & (self.kept == 0) & (self.losses[0][0] > 0)
         return Refinement.of(
@@ -119,6 +122,7 @@ class Log:
             pivots=tuple(site.name for site in problem.pivots),
             trace={name: torch.cat(rows) for name, rows in self.trace.items()} or None,
             kept=self.kept,
+            activations=activations or None,
         )
 
 

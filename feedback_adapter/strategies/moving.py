@@ -19,7 +19,7 @@ from feedback_adapter.outputs import Outputs
 from feedback_adapter.sites import Edit, Site
 from feedback_adapter.strategies.base import Problem
 
-__all__ = ["Moving", "Point", "or_zeros"]
+__all__ = ["Moving", "Point", "clones", "or_zeros"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Moving(abc.ABC):
     ) -> None:
         self.problem, self.pivots = problem, pivots or problem.pivots
         self.given = dict(given or {})
-        self.mixes = False
+        self.mixes, self.held = False, dict[str, Tensor]()
 
     def init(self, *, grad: bool = True) -> Point:
         """Record one forward pass, and look at where it leads.
@@ -131,6 +131,7 @@ class Moving(abc.ABC):
         self.problem, self.given, self.tail = self._part
         self.points = [point[rows] for point in self.points]
         self.units = [unit[rows] for unit in self.units]
+        self.held = {name: activation[rows] for name, activation in self.held.items()}
 
     def look(self, *, grad: bool, check: bool = False) -> Point:
         """Run the tail at the present points.
@@ -141,7 +142,11 @@ class Moving(abc.ABC):
         """
         with torch.set_grad_enabled(grad):
             self.leaves = [point.requires_grad_(grad) for point in self.points]
-            outputs = self.problem.read(self.tail.run(self.edits(self.leaves), check=check))
+            edits = self.edits(self.leaves)
+            if self.problem.hold:
+                pairs = zip(self.tail.pivots, edits, strict=True)
+                edits = [self._held(site, edit) for site, edit in pairs]
+            outputs = self.problem.read(self.tail.run(edits, check=check))
             losses = self.problem.evidence.loss(outputs)
         self.points = [point.detach() for point in self.points]
         cost = self.cost()
@@ -157,8 +162,24 @@ class Moving(abc.ABC):
         pairs = zip(points, self.units, strict=True)
         return [lambda a, c=change, u=unit: torch.addcmul(a, c, u) for change, unit in pairs]
 
+    def _held(self, site: Site, edit: Edit) -> Edit:
+        """The same edit, of which `held` keeps what the pivot's activation becomes."""
+
+        def held(activation: Tensor) -> Tensor:
+            new = edit(activation)
+            self.held[site.name] = new.detach().clone()  # the model may write to it
+            return new
+
+        return held
+
     def activations(self) -> dict[str, Tensor]:
-        """Each pivot's recorded activation with its own change, by the site's name."""
+        """What each pivot's activation has become, by the site's name.
+
+        Of several pivots this is known only where the problem says `hold`: a later one's depends
+        on the earlier ones. Otherwise it is the recorded activation with the pivot's own change.
+        """
+        if self.held:
+            return self.held
         edits = zip(self.edits(self.points), self.tail.activations, strict=True)
         found = [edit(activation) for edit, activation in edits]
         return {site.name: a for site, a in zip(self.tail.pivots, found, strict=True)}
@@ -167,6 +188,11 @@ class Moving(abc.ABC):
         """The error for pivots that nothing known depends on."""
         names = ", ".join(site.name for site in self.pivots)
         return SiteError(f"No known output depends on {names}. Choose an earlier pivot.")
+
+
+def clones(activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same numbers in tensors of their own."""
+    return {name: activation.detach().clone() for name, activation in activations.items()}
 
 
 def or_zeros(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:

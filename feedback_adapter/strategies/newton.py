@@ -16,7 +16,7 @@ from feedback_adapter.options import above, check, flag, renamed, whole
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Problem, Strategy
 from feedback_adapter.strategies.loop import iterate
-from feedback_adapter.strategies.moving import Moving, Point, or_zeros
+from feedback_adapter.strategies.moving import Moving, Point, clones, or_zeros
 from feedback_adapter.strategies.plane import Plane, exact, like
 
 __all__ = ["Newton", "NewtonOptions"]
@@ -71,11 +71,13 @@ class Newton(Strategy[NewtonOptions]):
         """Refine one batch. See `Strategy.refine`."""
         steps = self.options.steps
         moving = GaussNewton(problem, self.options.prior_std)
-        log = iterate(moving, moving.init(grad=steps > 0), steps, trace=self.options.trace)
+        point = moving.init(grad=steps > 0)
+        held = clones(moving.activations()) if problem.hold else None
+        log = iterate(moving, point, steps, trace=self.options.trace, result=held)
         losses, last = torch.cat(log.losses), log.steps[None]
         now, past = losses.gather(0, last)[0], losses.gather(0, (last - 1).clamp(min=0))[0]
         log.converged = past - now <= CONVERGED * past
-        return log.refinement(problem, steps=steps)
+        return log.refinement(problem, steps=steps, activations=held)
 
 
 class GaussNewton(Moving):

@@ -44,5 +44,5 @@ class Residual(Strategy[ResidualOptions]):
 
     def refine(self, problem: Problem) -> Refinement:
         """Refine one batch. See `Strategy.refine`."""
-        log, _ = descend(Descent(problem, self.options))
-        return log.refinement(problem, steps=self.options.steps)
+        log, held = descend(Descent(problem, self.options), hold=problem.hold)
+        return log.refinement(problem, steps=self.options.steps, activations=held)

@@ -1,0 +1,103 @@
+"""The picture of an explanation: what each piece of evidence did, and where the network looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from feedback_adapter.plotting import check_ending, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from feedback_adapter.explain.explanation import Explanation
+
+__all__ = ["draw"]
+
+_UP, _DOWN = "#2f6fb3", "#d9662b"
+
+
+def draw(why: Explanation, path: Path, title: str | None) -> Path:
+    """Draw an explanation. See `Explanation.plot`."""
+    check_ending(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    maps = why.maps
+    count = 4 if maps is not None else 2 if why.photo is not None else 1
+    height = max(1.6 + 0.32 * len(why.contributions), 3.4)
+    figure = Figure(figsize=(5.2 + 2.9 * (count - 1), height), dpi=120)
+    FigureCanvasAgg(figure)
+    every = figure.subplots(1, count, squeeze=False, width_ratios=[1.45, *[1.0] * (count - 1)])[0]
+    _bars(every[0], why)
+    if maps is not None:
+        for axis, (name, values) in zip(
+            every[1:],
+            {
+                "looked here before": maps.before,
+                "looks here, refined": maps.refined,
+                "where the change came from": maps.change,
+            }.items(),
+            strict=True,
+        ):
+            _heat(axis, name, values, why.photo)
+    elif why.photo is not None:
+        every[1].imshow(_seen(why.photo))
+        every[1].set_axis_off()
+    figure.suptitle(title or why.title, fontsize=12)
+    figure.tight_layout()
+    return save(figure, path)
+
+
+def _bars(axis: Axes, why: Explanation) -> None:
+    """A bar for each piece of evidence, with its error."""
+    rows = why.contributions
+    places = range(len(rows))
+    values = [row.log_odds for row in rows]
+    colours = [_UP if value >= 0 else _DOWN for value in values]
+    errors = None if why.exact else [row.error for row in rows]
+    axis.barh(places, values, 0.6, color=colours, xerr=errors)
+    names = [n if len(n) <= 30 else f"{n[:28]}…" for n in (row.evidence for row in rows)]
+    axis.set_yticks(places, names)
+    axis.invert_yaxis()
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.margins(x=0.25)
+    for place, value in zip(places, values, strict=True):
+        axis.annotate(
+            f"{value:+.2f}", (value, place), (4 if value >= 0 else -4, 0), va="center",
+            textcoords="offset points", ha="left" if value >= 0 else "right", fontsize=9,
+        )  # fmt: skip
+    axis.set_xlabel("part of the move, in nats of log-odds")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _heat(axis: Axes, name: str, values: Tensor, photo: Tensor | None) -> None:
+    """A map over a grey photo: blue speaks for the label, orange against it."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    height, width = values.shape if photo is None else photo.shape[-2:]
+    extent = (0.0, float(width), float(height), 0.0)
+    if photo is not None:
+        axis.imshow(_seen(photo).mean(-1), cmap="gray", vmin=0, vmax=1, extent=extent)
+    most = max(float(values.abs().max()), 1e-12)
+    colours = [(*_rgb(_DOWN), 0.85), (1, 1, 1, 0.0), (*_rgb(_UP), 0.85)]
+    axis.imshow(
+        values.numpy(), cmap=LinearSegmentedColormap.from_list("against to for", colours),
+        vmin=-most, vmax=most, extent=extent, interpolation="bilinear",
+    )  # fmt: skip
+    axis.set_title(name, fontsize=10)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_xlabel("blue: for it, orange: against it", fontsize=8)
+
+
+def _seen(photo: Tensor):
+    return photo.permute(1, 2, 0).clamp(0, 1).cpu().numpy()
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)

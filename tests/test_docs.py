@@ -15,7 +15,14 @@ BLOCK = re.compile(r"^```(?:\{code-block\} )?python\n(.*?)^```$", re.M | re.S)
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/tutorial.md", "docs/wrap-my-own-model.md", "docs/newton.md"]
+    "page",
+    [
+        "README.md",
+        "docs/tutorial.md",
+        "docs/wrap-my-own-model.md",
+        "docs/newton.md",
+        "plugins/feedback-adapter-cnnf/docs/cnnf.md",
+    ],
 )
 def test_code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -57,4 +57,4 @@ print(result.table(top=3))
 # %%
 # Here feedback helps, on one drawing under one noise. On 300 test images under noise and under
 # attacks, feedback made these networks no more robust than feedforward networks that were trained
-# for as long. Read :doc:`the measurements </cnnf>` before you choose such a network.
+# for as long. Read :doc:`the measurements </cnnf-report>` before you choose such a network.

@@ -1,4 +1,4 @@
-"""The picture of docs/cnnf.md: feedback at the site, and predictions, over iterations.
+"""The picture of docs/cnnf-report.md: feedback at the site, and predictions, over iterations.
 
     python benchmarks/picture.py --out docs/images/cnnf-iterations.png  # in the plugin's folder
 

@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := $(VENV)/.installed-demo
 CHECKPOINTS := zoo/feedback_adapter_zoo/checkpoints
 
-.PHONY: help setup demo test pytest lint style types docs bench stress coverage zoo zoo-verify clean
+.PHONY: help setup demo test pytest lint style types docs docs-check bench stress coverage zoo zoo-verify clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ demo: $(DEMO) ## See predictions on a real photo get better (installs no develop
 	$(BIN)/feedback-adapter demo $(ARGS)
 
 test: style ## Everything that must hold: style, import contracts, types, tests, documentation
-	@$(MAKE) --jobs $(JOBS) pytest types docs
+	@$(MAKE) --jobs $(JOBS) pytest types docs-check
 
 pytest: $(INSTALLED) ## The tests alone: make pytest ARGS="-k tail"
 	$(BIN)/pytest -n $(JOBS) $(ARGS)
@@ -61,6 +61,9 @@ types: $(INSTALLED) ## Types (pyright, strict on feedback_adapter/)
 
 docs: $(INSTALLED) ## Build the documentation into docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+docs-check: docs ## Open every page of the documentation in a real browser (chromium)
+	$(BIN)/python docs/check.py docs/_build/html
 
 bench: $(INSTALLED) ## Measure speed and memory against hand-cut models
 	$(BIN)/python benchmarks/speed.py $(ARGS)

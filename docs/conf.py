@@ -14,6 +14,7 @@ release = metadata.version("feedback-adapter")
 extensions = [
     "checkpoint_pages",
     "command_line",
+    "mathml",
     "myst_parser",
     "results_tables",
     "sphinx.ext.autodoc",
@@ -27,6 +28,8 @@ html_title = "feedback_adapter"
 html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
+html_math_renderer = "mathml"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from docutils import nodes
@@ -21,7 +22,9 @@ def table(heads: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
 
 
 def parsed(directive: SphinxDirective, text: str) -> list[nodes.Node]:
-    """Markdown as the nodes that it makes in a page."""
+    """Markdown as the nodes that it makes in a page. Figures aren't broken over lines."""
+    text = re.sub(r"(?<=\d) ± (?=\d)", "\u00a0±\u00a0", text)
+    text = re.sub(r"\[([-+]?[\d.]+), ([-+]?[\d.]+)\]", "[\\1,\u00a0\\2]", text)
     node = nodes.container()
     directive.state.nested_parse(StringList(text.splitlines(), directive.name), 0, node)
     return node.children

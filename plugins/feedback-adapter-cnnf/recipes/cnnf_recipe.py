@@ -167,8 +167,8 @@ with seed 0) are the dev split and not trained on. No choice was made on test im
 ## Scores
 
 Clean accuracy in percent. "avg" is the mean of the logits of iterations 0 to {s.steps}.
-Accuracies under attack are in plugins/feedback-adapter-cnnf/docs/cnnf-report.md: read that before you
-rely on any robustness.
+Accuracies under attack are in plugins/feedback-adapter-cnnf/docs/cnnf-report.md: read that
+before you rely on any robustness.
 
 | split | {columns} |
 | --- |{" --- |" * len(shown)}

@@ -32,7 +32,7 @@ class Call:
     Attributes:
         children: The calls that happened in it, in order.
         end: How many calls had finished before it did; -1 while it runs.
-        macs: Multiply-accumulates of the whole pass up to its end.
+        macs: Multiply-accumulates of the whole pass up to its end; see `Recording`.
         tensors: Selector, shape and type of each dense tensor that it returned.
         value: What it returned, with a `SavedTensor` in place of each tensor, while a
             replay may need it.
@@ -84,7 +84,8 @@ class Recording:
         calls: All calls, in the order in which they finished.
         first: The first call with a pivot on its output; `None` where there is none.
         activations: What arrived at each pivot, in the order in which the model computes them.
-        macs: Multiply-accumulates of the pass.
+        macs: Multiply-accumulates of the pass; counted only where there are no pivots, since they
+            tell how deep the sites are that pivots can be at.
         copies_inputs: Whether the model modifies its arguments in place: then a replay, too,
             needs copies of them.
         keep_all: Whether every output was kept and copied.

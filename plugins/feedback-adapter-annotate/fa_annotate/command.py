@@ -73,6 +73,7 @@ def annotate(
     """Label photos in a browser; every answer improves the predictions that are left."""
     from fa_annotate.answers import Answers
     from fa_annotate.desk import Folder
+    from fa_annotate.label_studio import routes
     from fa_annotate.photos import Photos
     from fa_annotate.serve import listen, serve
     from fa_annotate.session import Session
@@ -93,7 +94,8 @@ def annotate(
             f"are kept in {kept.path}.",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
-        serve(Folder(session), place, host, token, open_page=open_page)
+        more = [*routes(session)]
+        serve(Folder(session), place, host, token, more=more, open_page=open_page)
 
 
 def playground(

@@ -1,14 +1,17 @@
-"""Annotation effort: what feedback saves somebody who corrects a model's labels.
+"""Annotation effort: what feedback and good questions save somebody who corrects a model's labels.
 
     python annotation.py --data DATA [caption-words-lite0] [--images 300] [--wrong 5]
 
-A simulated annotator is asked, photo by photo, for the label that the model is least sure of
-(whose probability is nearest to the threshold), and answers truly. Feedback then updates the
-labels that haven't been asked for. Without feedback an answer changes its own label only. The
-threshold makes the unrefined model's F1 on dev best and is the same for all methods. Measured is F1
-over all labels and photos, answered ones counted as right, after each answer, and the number of
-answers per photo until it reaches the targets. With `--wrong` that share of the answers is wrong;
-methods whose name says so don't take them as certain, and may decide otherwise than they were told.
+A simulated annotator is asked about one label after the other, photo by photo, and answers truly.
+Which label is asked for is a part of the method: by doubt, that whose logit is nearest to the
+threshold; by cost, that whose decision is expected to cost most; by gain, that whose answer is
+expected to mend most, of the labels that are left, too (`fa_annotate.questions`, which has the
+formulas). Feedback then updates the labels that haven't been asked for. Without feedback an answer
+changes its own label only. The threshold makes the unrefined model's F1 on dev best and is the same
+for all methods. Measured is F1 over all labels and photos, answered ones counted as right, after
+each answer, and the number of answers per photo until it reaches the targets (between two answers
+F1 is taken to grow evenly). With `--wrong` that share of the answers is wrong; methods whose name
+says so don't take them as certain, and may decide otherwise than they were told.
 """
 
 from __future__ import annotations
@@ -26,24 +29,50 @@ import typer
 from torch import Tensor
 
 import feedback_adapter as fa
+from fa_annotate.questions import gains
 from fa_evaluate.bootstrap import Bootstrap
 from fa_evaluate.methods import uses_of
 from fa_evaluate.metrics import Score
 from fa_evaluate.passes import Images, unrefined_logits
 from fa_evaluate.request import Request
 from fa_evaluate.rows import UNREFINED, Row, read_rows, write_rows
-from fa_evaluate.tables import markdown
 from feedback_adapter.batches import split
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDERS = {"caption-words-lite0": "flickr8k", "coco80-lite0": "coco6k"}
-TARGETS = (60.0, 70.0)
-METHODS: dict[str, dict[str, Any]] = {
-    "residual": {"strategy": "residual"},
-    "residual, answers may be wrong": {"strategy": "residual", "wrong": None},
-    "posterior": {"strategy": "posterior"},
-    "posterior, answers may be wrong": {"strategy": "posterior", "wrong": None},
+TARGETS = (60.0, 70.0, 80.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to ask and to update.
+
+    Args:
+        question: What is asked for first: by `"doubt"`, `"cost"` or `"gain"`.
+        arguments: Of `Adapter.refine`; `None` for no feedback.
+        wrong: See `fa.Labels`.
+    """
+
+    question: str
+    arguments: Mapping[str, Any] | None = None
+    wrong: float | None = 0.0
+
+
+RESIDUAL, POSTERIOR = {"strategy": "residual"}, {"strategy": "posterior"}
+METHODS = {
+    UNREFINED: Method("doubt"),
+    "unrefined, asked by cost": Method("cost"),
+    "residual": Method("doubt", RESIDUAL),
+    "residual, asked by cost": Method("cost", RESIDUAL),
+    "posterior": Method("doubt", POSTERIOR),
+    "posterior, asked by cost": Method("cost", POSTERIOR),
+    "posterior, asked by gain": Method("gain", POSTERIOR),
 }
+DOUBTED = {
+    "residual, answers may be wrong": Method("doubt", RESIDUAL, None),
+    "posterior, answers may be wrong": Method("doubt", POSTERIOR, None),
+}
+"""Also measured where some answers are wrong."""
 
 
 def main(
@@ -53,22 +82,30 @@ def main(
     images: Annotated[int, typer.Option(help="How many photos, drawn with seed 0.")] = 300,
     answers: Annotated[int, typer.Option(help="Most answers per photo.")] = 40,
     wrong: Annotated[float, typer.Option(help="Wrong answers, in percent.")] = 0.0,
-    only: Annotated[str, typer.Option(help="Methods, with semicolons.")] = ";".join(METHODS),
+    only: Annotated[str, typer.Option(help="Methods, with semicolons; by default all.")] = "",
     out: Annotated[Path, typer.Option(help="JSON file.")] = RESULTS / "annotation.json",
 ) -> None:
     """Measure and write rows; print the table."""
     for name in checkpoints or ["caption-words-lite0"]:
         started = time.time()
         request = Request.of(name, data / FOLDERS[name], split=split)
-        measured = measure(request, images, answers, wrong / 100, only.split(";"))
+        methods = METHODS if wrong == 0 else METHODS | DOUBTED
+        if only:
+            methods = {name: methods[name] for name in dict.fromkeys([UNREFINED, *only.split(";")])}
+        measured = measure(request, images, answers, wrong / 100, methods)
         rows = [row for row in read_rows(out) if row.checkpoint != name] if out.is_file() else []
         rows += measured
         write_rows(out, rows, [0], split=split, answers=answers, wrong=wrong)
-        print(markdown(measured, " answers"), f"{time.time() - started:.0f} s", flush=True)
+        own = [row for row in measured if row.known == answers and not row.metric.startswith("F1")]
+        for row in own:
+            print(
+                f"{row.method:30} {row.metric:60} {row.value:6.2f} [{row.low:.2f}, {row.high:.2f}]"
+            )
+        print(f"{name}, {split}: {time.time() - started:.0f} s", flush=True)
 
 
 def measure(
-    request: Request, images: int, answers: int, wrong: float, only: Sequence[str]
+    request: Request, images: int, answers: int, wrong: float, methods: Mapping[str, Method]
 ) -> list[Row]:
     adapter, name = request.adapter, request.checkpoint
     dev = dataclasses.replace(request, split="dev")
@@ -80,29 +117,39 @@ def measure(
     truth = torch.from_numpy(own.targets)
     generator = torch.Generator().manual_seed(0)
     replies = truth ^ (torch.rand(truth.shape, generator=generator) < wrong)
-    methods = {UNREFINED: None, **{method: METHODS[method] for method in only}}
     found = ask(adapter, request.photos(own), truth, replies, limit, answers, methods)
     bootstrap = Bootstrap(len(own), samples=200)
+    curves = {method: [bootstrap(f1(right)) for right in found[method]] for method in methods}
     rows: list[Row] = []
-    base = [bootstrap(f1(right)) for right in found[UNREFINED]]
-    for method, arguments in methods.items():
-        curve = [bootstrap(f1(right)) for right in found[method]]
+    for method, how in methods.items():
+        curve, base = curves[method], curves[UNREFINED]
         draws = {
             asked: {"F1": curve[asked], "F1 gain": curve[asked] - base[asked]}
             for asked in range(0, answers + 1, 5)
         }
+        last = draws.setdefault(answers, {})
         for target in TARGETS:
-            needed, without = reached(curve, target), reached(base, target)
-            draws.setdefault(answers, {}).update({
-                f"answers until F1 is {target:g}": needed,
-                f"answers saved until F1 is {target:g}, percent": 100 * (1 - needed / without),
-            })  # fmt: skip
+            needed = reached(curve, target)
+            last[f"answers until F1 is {target:g}"] = needed
+            for question, other in against(how, methods).items():
+                saved = reached(curves[other], target) - needed
+                last[f"answers saved until F1 is {target:g}, against {question}"] = saved
         for asked, draw in draws.items():
+            uses = "weights" if how.arguments is None else uses_of(how.arguments, adapter)
             rows += bootstrap.rows(
-                name, method, asked, [draw], baseline=arguments is None,
-                uses="weights" if arguments is None else uses_of(arguments, adapter),
-            )  # fmt: skip
+                name, method, asked, [draw], baseline=how.arguments is None, uses=uses
+            )
     return rows
+
+
+def against(how: Method, methods: Mapping[str, Method]) -> dict[str, str]:
+    """What a method is compared with: no feedback, and by doubt with the same feedback."""
+    found = {} if how.arguments is None else {"no feedback": UNREFINED}
+    plain = dataclasses.replace(how, question="doubt")
+    for name, other in methods.items():
+        if other == plain != how:
+            found["asking by doubt"] = name
+    return found
 
 
 def ask(
@@ -112,7 +159,7 @@ def ask(
     replies: Tensor,
     limit: float,
     answers: int,
-    methods: Mapping[str, Mapping[str, Any] | None],
+    methods: Mapping[str, Method],
 ) -> dict[str, list[np.ndarray]]:
     """(images, 3) true positives, false positives and misses, after 0, 1, ... answers.
 
@@ -120,12 +167,12 @@ def ask(
     refined from there.
     """
     found: dict[str, list[list[np.ndarray]]] = {name: [] for name in methods}
-    for rows in split(len(images), 100):
+    for rows in split(len(images), 50):
         prepared = adapter.prepare(images[rows])
-        for name, arguments in methods.items():
+        for name, how in methods.items():
             note(f"images from {int(rows[0]) + 1} of {len(images)}, {name}")
             asked = truth[rows], replies[rows]
-            found[name].append(_ask(adapter, prepared, *asked, limit, answers, arguments))
+            found[name].append(_ask(adapter, prepared, *asked, limit, answers, how))
     return {
         name: [np.concatenate(step) for step in zip(*parts, strict=True)]
         for name, parts in found.items()
@@ -134,27 +181,37 @@ def ask(
 
 def _ask(
     adapter: fa.Adapter, prepared: Any, truth: Tensor, replies: Tensor, limit: float, answers: int,
-    arguments: Mapping[str, Any] | None,
+    how: Method,
 ) -> list[np.ndarray]:  # fmt: skip
-    options = dict(arguments or {})
-    wrong = options.pop("wrong", 0.0)
     known = torch.zeros_like(truth)
     (current,) = prepared.unrefined(adapter.read).values()
     found: list[np.ndarray] = []
     for asked in range(answers + 1):
-        said = torch.where(
-            known if wrong == 0 else torch.zeros_like(known), replies, current > limit
-        )
+        certain = known if how.wrong == 0 else torch.zeros_like(known)
+        said = torch.where(certain, replies, current > limit)
         hits, extra, missed = said & truth, said & ~truth, ~said & truth
         found.append(torch.stack([hits.sum(1), extra.sum(1), missed.sum(1)], 1).numpy())
         if asked == answers:
             break
-        doubt = (current - limit).abs().masked_fill(known, torch.inf)
-        known[torch.arange(len(known)), doubt.argmin(1)] = True
-        if arguments is not None:
-            evidence = fa.Labels.from_tensors(replies, known, wrong=wrong)
-            (current,) = adapter.refine(prepared, evidence, **options).outputs_after.values()
+        gain = worth(how.question, current, known, limit, adapter).masked_fill(known, -torch.inf)
+        known[torch.arange(len(known)), gain.argmax(1)] = True
+        if how.arguments is not None:
+            evidence = fa.Labels.from_tensors(replies, known, wrong=how.wrong)
+            (current,) = adapter.refine(prepared, evidence, **how.arguments).outputs_after.values()
     return found
+
+
+def worth(
+    question: str, logits: Tensor, known: Tensor, limit: float, adapter: fa.Adapter
+) -> Tensor:
+    """What each question is worth by now, (photos, labels)."""
+    if question == "doubt":
+        return -(logits - limit).abs()
+    couplings = None
+    if question == "gain":
+        (prior,) = adapter.priors.values()
+        couplings = prior.couplings
+    return gains(logits.sigmoid(), known, couplings, torch.tensor(limit).sigmoid().item())
 
 
 def note(text: str) -> None:
@@ -173,8 +230,14 @@ def f1(counts: np.ndarray) -> Score:
 
 def reached(curve: Sequence[np.ndarray], target: float) -> np.ndarray:
     """How many answers each resample takes to a target; one more than were given, if never."""
-    there = np.stack(curve) >= target
-    return np.where(there.any(0), there.argmax(0), len(curve)).astype(float)
+    scores = np.stack(curve)
+    there = scores >= target
+    first = np.where(there.any(0), there.argmax(0), len(curve))
+    columns = np.arange(scores.shape[1])
+    high, low = scores[np.minimum(first, len(curve) - 1), columns], scores[first - 1, columns]
+    inside = (first > 0) & (first < len(curve))
+    between = np.divide(target - low, high - low, out=np.ones_like(high), where=inside)
+    return np.where(first == 0, 0, first - 1 + between)
 
 
 def best_threshold(logits: Tensor, truth: Tensor) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+import other_projects
 
 project = "feedback_adapter"
 author = "the feedback_adapter authors"
@@ -15,9 +16,11 @@ extensions = [
     "checkpoint_pages",
     "command_line",
     "mathml",
+    "public_names",
     "myst_parser",
     "results_tables",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
@@ -33,6 +36,9 @@ html_math_renderer = "mathml"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+
+intersphinx_mapping = other_projects.mapping(Path(__file__).parent / "_build" / "inventories")
+intersphinx_timeout = 10
 
 default_role = "code"  # docstrings write code in single backticks
 autodoc_member_order = "bysource"

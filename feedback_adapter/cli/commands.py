@@ -60,7 +60,9 @@ def load(name: str) -> Any:
             f"The command {name!r} must come from one distribution, and comes from {found}. "
             "Install or uninstall until one is left."
         )
-    app = typer.Typer()
+    app = typer.Typer(
+        add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what it prints is nobody's output
             function = points[0].load()

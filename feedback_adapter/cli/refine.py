@@ -10,11 +10,20 @@ import typer
 from feedback_adapter.cli.clicks import clicked
 from feedback_adapter.cli.common import check_place, console, options_of, print_json, said
 from feedback_adapter.cli.evidence_file import evidence_of, read_rows, rows_of
-from feedback_adapter.errors import InputError, ModelError, OptionsError, PhotosError, SiteError
+from feedback_adapter.errors import (
+    EvidenceError,
+    InputError,
+    ModelError,
+    OptionsError,
+    PhotosError,
+    SiteError,
+)
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
     from feedback_adapter.evidence.base import Evidence
+    from feedback_adapter.explain import Explanation
+    from feedback_adapter.refinement import Refinement
 
 __all__ = ["refine"]
 
@@ -88,11 +97,23 @@ def refine(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save_plot: Annotated[
         Path | None,
-        typer.Option(help="Write a picture; for several photos, numbered."),
+        typer.Option(
+            help="Write a picture; for several photos, numbered. With --explain, that of the "
+            "explanation."
+        ),
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            help="A label that isn't told: say which evidence moved it, and where in the photo "
+            "(needs feedback-adapter\\[explain])."
+        ),
     ] = None,
 ) -> None:
     """Predict labels of photos, knowing some of them."""
     import torch
+
+    from feedback_adapter.explain import can_explain
 
     photos, others = _per_photo(images, evidence_file)
     clicks = clicked(click or [], radius, photos)
@@ -108,14 +129,17 @@ def refine(
         raise ModelError(
             f"{model or checkpoint!r} doesn't say how photos become its input (no transform)."
         )
-    known = known.bind(adapter.outputs, len(photos))  # mistakes are found before photos are read
+    known.bind(adapter.outputs, len(photos))  # mistakes are found before photos are read
+    if explain is not None:
+        can_explain(adapter.outputs, explain)
     described: list[dict[str, Any]] = [{"file": str(photo)} for photo in photos]
     unread: dict[int, InputError] = {}
+    unexplained = 0
     try:
         for rows, images_read in adapter.transform.batches(photos, batch):
             result = adapter.refine(
                 images_read, known.take(torch.tensor(rows)),
-                strategy=strategy, pivots=chosen, **options,
+                strategy=strategy, pivots=chosen, explainable=explain is not None, **options,
             )  # fmt: skip
             if isinstance(chosen, list) and not result.pivots:
                 raise OptionsError(
@@ -128,8 +152,12 @@ def refine(
                 described[row] |= entries[index]
                 if not json:
                     console.print(result.rich_table(top, index, title=str(photos[row])))
+                why = None
+                if explain is not None:
+                    why = _explained(result, explain, index, described[row], json=json)
+                    unexplained += why is None
                 if pictures:
-                    result.plot(pictures[row], image=index)
+                    why.plot(pictures[row]) if why else result.plot(pictures[row], image=index)
                     if not json:
                         console.print(f"Picture: {pictures[row]}", markup=False, soft_wrap=True)
     except PhotosError as error:  # the others are done
@@ -148,8 +176,27 @@ def refine(
                 "images": described,
             }
         )
+    if unexplained == len(photos):
+        raise EvidenceError(f"{explain!r} is told of every photo, or nothing is known of any.")
     if unread:
         raise PhotosError({row + 1: error for row, error in unread.items()})
+
+
+def _explained(
+    result: Refinement, label: str, index: int, entry: dict[str, Any], *, json: bool
+) -> Explanation | None:
+    """Explain a label of one photo, or say why that can't be."""
+    try:
+        why = result.explain(label, index)
+    except EvidenceError as error:  # of other photos the label may not be told
+        entry["explanation"] = {"error": str(error)}
+        if not json:
+            console.print(f"No explanation: {error}", markup=False)
+        return None
+    entry["explanation"] = why.to_dict()
+    if not json:
+        console.print(why.rich_table(why.heading))
+    return why
 
 
 def _per_photo(images: list[Path] | None, file: Path | None) -> tuple[list[Path], list[Evidence]]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
     from feedback_adapter.refinement import Refinement
 
-__all__ = ["EXACT", "Asked", "MissingCaptumError", "explain"]
+__all__ = ["EXACT", "Asked", "MissingCaptumError", "can_explain", "explain"]
 
 EXACT = 10
 """With at most so many pieces of evidence Shapley values are exact: at most 1,024 refinements."""
@@ -73,11 +73,7 @@ def explain(
     result: Refinement, label: Any, image: int, output: str | None, orders: int
 ) -> Explanation:
     """Explain why a prediction moved. See `Refinement.explain`."""
-    if importlib.util.find_spec("captum") is None:
-        raise MissingCaptumError(
-            "Explanations are made with captum, which isn't installed: "
-            "pip install 'feedback-adapter[explain]'."
-        )
+    output, column = can_explain(result.outputs_before.specs, label, output)
     if not (isinstance(orders, int) and orders >= 2):
         raise OptionsError(f"orders={orders!r:.80} must be a whole number from 2 on.")
     if result.asked is None:
@@ -89,7 +85,7 @@ def explain(
     if not (isinstance(image, int) and -len(result) <= image < len(result)):
         raise InputError(f"There is no image {image!r:.80}: the result has {len(result)} images.")
     image %= len(result)
-    again = _Again(result, image, *_target(result.outputs_before.specs, label, output))
+    again = _Again(result, image, output, column)
     again.check(result, image)
     count = len(again.names)
     every = frozenset(range(count))
@@ -217,8 +213,25 @@ class _Again:
         return torch.stack([log_odds, log_odds.sigmoid()]).cpu()
 
 
-def _target(specs: Mapping[str, Output], label: Any, output: str | None) -> tuple[str, int]:
-    """The output and the number of the label that a user means."""
+def can_explain(
+    specs: Mapping[str, Output], label: Any, output: str | None = None
+) -> tuple[str, int]:
+    """Find the output and the number of the label that a user means.
+
+    Args:
+        specs: The model's outputs by name.
+        label: The label.
+        output: Which output; needed only where several have a label of that name.
+
+    Raises:
+        EvidenceError: There is no such output or label, or it isn't clear which.
+        MissingCaptumError: captum isn't installed.
+    """
+    if importlib.util.find_spec("captum") is None:
+        raise MissingCaptumError(
+            "Explanations are made with captum, which isn't installed: "
+            "pip install 'feedback-adapter[explain]'."
+        )
     labelled = {name: spec for name, spec in specs.items() if spec.kind != "tokens"}
     if output is not None and output not in labelled:
         raise EvidenceError(

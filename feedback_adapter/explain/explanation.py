@@ -72,10 +72,10 @@ class Explanation:
     photo: Tensor | None = dataclasses.field(default=None, repr=False)
 
     @property
-    def title(self) -> str:
-        """What is explained, as a heading."""
-        moved = f"{_sigmoid(self.before):.1%} to {_sigmoid(self.after):.1%}"
-        return f"Why {self.label!r} moved from {moved} in image {self.image}"
+    def heading(self) -> str:
+        """What is explained, in a line."""
+        old, new = _sigmoid(self.before), _sigmoid(self.after)
+        return f"Why {self.label!r} moved from {old:.1%} to {new:.1%}"
 
     @property
     def exact(self) -> bool:
@@ -101,7 +101,7 @@ class Explanation:
         lines = [f"{self.strategy}; Shapley values ({how}) in nats of log-odds"]
         lines += [self.no_maps] if self.no_maps else []
         table = Table(
-            title=escape(title or self.title),
+            title=escape(title or f"{self.heading} in image {self.image}"),
             title_justify="left",
             caption=escape("\n".join(lines)),
             caption_justify="left",

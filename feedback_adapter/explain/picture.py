@@ -46,7 +46,7 @@ def draw(why: Explanation, path: Path, title: str | None) -> Path:
     elif why.photo is not None:
         every[1].imshow(_seen(why.photo))
         every[1].set_axis_off()
-    figure.suptitle(title or why.title, fontsize=12)
+    figure.suptitle(title or why.heading, fontsize=12)
     figure.tight_layout()
     return save(figure, path)
 

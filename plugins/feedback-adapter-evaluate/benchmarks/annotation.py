@@ -10,8 +10,9 @@ formulas). Feedback then updates the labels that haven't been asked for. Without
 changes its own label only. The threshold makes the unrefined model's F1 on dev best and is the same
 for all methods. Measured is F1 over all labels and photos, answered ones counted as right, after
 each answer, and the number of answers per photo until it reaches the targets (between two answers
-F1 is taken to grow evenly). With `--wrong` that share of the answers is wrong; methods whose name
-says so don't take them as certain, and may decide otherwise than they were told.
+F1 is taken to grow evenly). Where only a third of the photos get answers, the most useful ones
+(`next_image`) are compared with any third. With `--wrong` that share of the answers is wrong;
+methods whose name says so don't take them as certain, and may decide otherwise than they were told.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import typer
 from torch import Tensor
 
 import feedback_adapter as fa
-from fa_annotate.questions import gains
+from fa_annotate.questions import gains, next_image
 from fa_evaluate.bootstrap import Bootstrap
 from fa_evaluate.methods import uses_of
 from fa_evaluate.metrics import Score
@@ -41,6 +42,7 @@ from feedback_adapter.batches import split
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDERS = {"caption-words-lite0": "flickr8k", "coco80-lite0": "coco6k"}
 TARGETS = (60.0, 70.0, 80.0)
+FEW = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +95,14 @@ def main(
         if only:
             methods = {name: methods[name] for name in dict.fromkeys([UNREFINED, *only.split(";")])}
         measured = measure(request, images, answers, wrong / 100, methods)
-        rows = [row for row in read_rows(out) if row.checkpoint != name] if out.is_file() else []
-        rows += measured
+        done = {(row.checkpoint, row.method) for row in measured}
+        kept = read_rows(out) if out.is_file() else []
+        rows = [row for row in kept if (row.checkpoint, row.method) not in done] + measured
         write_rows(out, rows, [0], split=split, answers=answers, wrong=wrong)
-        own = [row for row in measured if row.known == answers and not row.metric.startswith("F1")]
-        for row in own:
-            print(
-                f"{row.method:30} {row.metric:60} {row.value:6.2f} [{row.low:.2f}, {row.high:.2f}]"
-            )
+        for row in measured:
+            if row.metric not in ("F1", "F1 gain"):
+                interval = f"{row.value:6.2f} [{row.low:.2f}, {row.high:.2f}]"
+                print(f"{row.method:30} {row.metric:60} {interval}")
         print(f"{name}, {split}: {time.time() - started:.0f} s", flush=True)
 
 
@@ -139,7 +141,32 @@ def measure(
             rows += bootstrap.rows(
                 name, method, asked, [draw], baseline=how.arguments is None, uses=uses
             )
+    logits = torch.from_numpy(unrefined_logits(adapter, request.photos(own), progress=note))
+    useful = first_third(logits, limit, adapter)
+    for method, how in methods.items():
+        if how.question == "gain" and answers >= FEW:
+            none, few = found[method][0], found[method][FEW]
+            draw = {
+                "F1, any third of the photos": bootstrap(f1(none + (few - none) / 3)),
+                "F1, most useful third": bootstrap(f1(np.where(useful[:, None], few, none))),
+            }
+            draw["F1, most useful third, gain"] = np.subtract(*reversed(draw.values()))
+            rows += bootstrap.rows(name, method, FEW, [draw], uses="statistics")
     return rows
+
+
+def first_third(logits: Tensor, limit: float, adapter: fa.Adapter) -> np.ndarray:
+    """(images,) bool: the third of the photos that `next_image` has first, if nothing is known."""
+    (prior,) = adapter.priors.values()
+    order = next_image(
+        logits.sigmoid(),
+        couplings=prior.couplings,
+        threshold=torch.tensor(limit).sigmoid().item(),
+        questions=FEW,
+    )
+    found = np.zeros(len(logits), dtype=bool)
+    found[[image for image, _ in order[: len(order) // 3]]] = True
+    return found
 
 
 def against(how: Method, methods: Mapping[str, Method]) -> dict[str, str]:

@@ -13,13 +13,14 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from fa_annotate.desk import Desk
 from fa_annotate.errors import AnnotateError, StaleError, TooLargeError
 from fa_annotate.photos import MOST_BYTES, as_jpeg
+from fa_annotate.response import JSONResponse
 from fa_annotate.security import Guard
 from fa_annotate.session import Session
 from feedback_adapter.errors import FeedbackAdapterError

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from fa_annotate.answers import ImageAnswers
@@ -32,6 +32,7 @@ from fa_annotate.errors import AnnotateError, TooLargeError
 from fa_annotate.evidence import evidence_of
 from fa_annotate.exports import ABSENT
 from fa_annotate.photos import Photos
+from fa_annotate.response import JSONResponse
 from fa_annotate.session import Session
 from feedback_adapter.errors import FeedbackAdapterError
 from feedback_adapter.names import find

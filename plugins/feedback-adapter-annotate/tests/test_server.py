@@ -1,6 +1,7 @@
 """What the server answers, and whom it doesn't answer."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -296,3 +297,18 @@ def test_clicks_are_evidence_for_maps(tmp_path, draw, serve, tiny_session):
     assert [shown[name] for name in sorted(shown)] == pytest.approx(shares)
     _, _, state = server.answer(0, "click", "ball", [2.5, 3, 0])
     assert len(state["clicks"]) == 6
+
+
+def test_names_that_are_no_text_are_shown_and_answered(serve, tiny_session, draw, tmp_path):
+    """A file's name is bytes, which needn't be UTF-8; and it may have a line break."""
+    names = [os.fsdecode(b"caf\xe9.png"), "new\nline.png"]
+    for name in names:
+        draw(tmp_path / "photos" / name)
+    server = serve(tiny_session(tmp_path / "photos"))
+    status, _, overview = server.ask("/api/session")
+    assert status == 200
+    assert [photo["name"] for photo in overview["photos"]] == names
+    for image, name in enumerate(names):
+        status, _, state = server.answer(image, "label", "dog", 1)
+        assert (status, state["name"]) == (200, name)
+    assert server.session.answers.images() == names

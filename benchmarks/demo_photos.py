@@ -17,6 +17,7 @@ installed are left out: some come with `pip install --no-deps imgaug mahotas spo
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Iterable
 
@@ -216,6 +217,7 @@ def report(title: str, photos: Iterable[Photo]) -> Table:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     console = Console(width=100)
     console.print(report("Words", PHOTOS))
     console.print(report("Words, and nobody else is there", map(and_nobody, PHOTOS)))

@@ -24,6 +24,9 @@ RECIPES = {
 def main() -> None:
     """Run the recipe that the first argument names, with the other arguments."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("-h", "--help"):
+        print(f"usage: python zoo/recipes NAME [--help]\n\nNAME is one of {', '.join(RECIPES)}.")
+        return
     if name not in RECIPES:
         sys.exit(f"{name!r} is no recipe. Possible: {', '.join(RECIPES)}.")
     sys.argv = [f"zoo/recipes {name}", *sys.argv[2:]]

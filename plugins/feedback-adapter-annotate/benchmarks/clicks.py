@@ -1,0 +1,106 @@
+"""How long it takes from an answer to the refined predictions, over HTTP, as the page asks for them.
+
+    python clicks.py PHOTOS [coco80-lite0 caption-words-lite0] [--clicks 50]
+
+PHOTOS is a folder. Each click answers the first question of a photo (yes and no in turn), five to a
+photo, the photos in their order; the answer is written to the disk (fsync), the photo is refined with
+everything that was answered, and what the page shows comes back. Photos that come next are looked at
+meanwhile, as always. A photo's first forward pass isn't part of a click.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import platform
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+import uvicorn
+
+import feedback_adapter as fa
+from fa_annotate.answers import Answers
+from fa_annotate.app import make_app
+from fa_annotate.desk import Folder
+from fa_annotate.photos import Photos
+from fa_annotate.session import Session
+
+RESULTS = Path(__file__).parents[1] / "results"
+PER_PHOTO = 5
+
+
+def main(
+    photos: Annotated[Path, typer.Argument(help="A folder with at least ten photos.")],
+    checkpoints: Annotated[list[str] | None, typer.Argument()] = None,
+    clicks: Annotated[int, typer.Option(help="How many.")] = 50,
+    threads: Annotated[int, typer.Option(help="Of torch.")] = 2,
+    out: Annotated[Path, typer.Option(help="JSON file.")] = RESULTS / "clicks.json",
+) -> None:
+    """Measure and write; print a line for each checkpoint."""
+    torch.set_num_threads(threads)
+    rows: list[dict[str, Any]] = []
+    for name in checkpoints or ["coco80-lite0", "caption-words-lite0"]:
+        with tempfile.TemporaryDirectory() as folder:
+            for path in sorted(photos.iterdir())[: -(-clicks // PER_PHOTO)]:
+                shutil.copyfile(path, Path(folder) / path.name)
+            times = measure(name, Path(folder), clicks)
+        spread = np.percentile(times, [50, 90, 100]).round(1).tolist()
+        rows.append({"checkpoint": name, **dict(zip(("median", "p90", "most"), spread, strict=True))})
+        print(f"{name}: {spread[0]} ms (median of {clicks}), 9 of 10 below {spread[1]} ms, "
+              f"at most {spread[2]} ms", flush=True)  # fmt: skip
+    where = f"{platform.machine()}, {threads} threads, torch {torch.__version__}"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps({"clicks": clicks, "unit": "ms", "on": where, "rows": rows}, indent=1))
+
+
+def measure(checkpoint: str, folder: Path, clicks: int) -> list[float]:
+    """Milliseconds of each click."""
+    place = socket.socket()
+    place.bind(("127.0.0.1", 0))
+    session = Session(fa.load(checkpoint), checkpoint, Photos.of(folder), Answers.open(folder))
+    config = uvicorn.Config(make_app(Folder(session)), log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    connection = http.client.HTTPConnection("127.0.0.1", place.getsockname()[1])
+
+    def ask(path: str, body: dict[str, Any] | None = None) -> Any:
+        told = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"}
+        connection.request("GET" if body is None else "POST", path, told, headers)
+        return json.loads(connection.getresponse().read())
+
+    times: list[float] = []
+    yes = itertools.cycle([1, 0])
+    while len(times) < clicks:
+        image = len(times) // PER_PHOTO
+        state = ask(f"/api/photos/{image}/state")
+        for _ in range(min(PER_PHOTO, clicks - len(times))):
+            time.sleep(0.3)  # nobody answers faster
+            body = {"session": session.id, "revision": state["revision"], "kind": "label"}
+            body |= {"name": session.names[state["questions"][0]["index"]], "value": next(yes)}
+            started = time.perf_counter()
+            state = ask(f"/api/photos/{image}/answers", body)
+            times.append(1000 * (time.perf_counter() - started))
+            assert state["problem"] is None
+    connection.close()
+    server.should_exit = True
+    thread.join()
+    place.close()
+    session.answers.close()
+    return times
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,11 +1,11 @@
-"""How long it takes from an answer to the refined predictions, over HTTP, as the page asks for them.
+"""How long it takes from an answer to the refined predictions, over HTTP, as the page asks.
 
     python clicks.py PHOTOS [coco80-lite0 caption-words-lite0] [--clicks 50]
 
-PHOTOS is a folder. Each click answers the first question of a photo (yes and no in turn), five to a
-photo, the photos in their order; the answer is written to the disk (fsync), the photo is refined with
-everything that was answered, and what the page shows comes back. Photos that come next are looked at
-meanwhile, as always. A photo's first forward pass isn't part of a click.
+PHOTOS is a folder. Each click answers the first question of a photo (yes and no in turn), five to
+a photo, the photos in their order: the answer is written to the disk (fsync), the photo is refined
+with everything that was answered, and what the page shows comes back. Photos that come next are
+looked at meanwhile, as always. A photo's first forward pass isn't part of a click.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ def main(
                 shutil.copyfile(path, Path(folder) / path.name)
             times = measure(name, Path(folder), clicks)
         spread = np.percentile(times, [50, 90, 100]).round(1).tolist()
-        rows.append({"checkpoint": name, **dict(zip(("median", "p90", "most"), spread, strict=True))})
-        print(f"{name}: {spread[0]} ms (median of {clicks}), 9 of 10 below {spread[1]} ms, "
-              f"at most {spread[2]} ms", flush=True)  # fmt: skip
+        median, p90, most = spread
+        rows.append({"checkpoint": name, "median": median, "p90": p90, "most": most})
+        print(f"{name}: median of {clicks} clicks {median} ms, 9 of 10 below {p90} ms, all below "
+              f"{most} ms", flush=True)  # fmt: skip
     where = f"{platform.machine()}, {threads} threads, torch {torch.__version__}"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({"clicks": clicks, "unit": "ms", "on": where, "rows": rows}, indent=1))
+    out.write_text(
+        json.dumps({"clicks": clicks, "unit": "ms", "on": where, "rows": rows}, indent=1)
+    )
 
 
 def measure(checkpoint: str, folder: Path, clicks: int) -> list[float]:

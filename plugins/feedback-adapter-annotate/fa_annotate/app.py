@@ -54,6 +54,8 @@ def make_app(
         Route("/api/photos", routes.upload, methods=["POST"]),
         Route("/api/photos/{image:int}.jpg", routes.photo),
         Route("/api/photos/{image:int}/state", routes.state),
+        Route("/api/photos/{image:int}/heat", routes.heat),
+        Route("/api/photos/{image:int}/why/{label:int}", routes.why),
         Route("/api/photos/{image:int}/answers", routes.answer, methods=["POST"]),
         Route("/api/photos/{image:int}/undo", routes.undo, methods=["POST"]),
         Route("/api/photos/{image:int}/next", routes.next),
@@ -99,6 +101,21 @@ class _Routes:
         session, image = self._session(request), request.path_params["image"]
         shown = session.state(image, request.query_params.get("strategy"))
         return JSONResponse(shown, background=BackgroundTask(session.look_ahead, image))
+
+    async def heat(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._heat, request))
+
+    def _heat(self, request: Request) -> dict[str, Any]:
+        session, image = self._session(request), request.path_params["image"]
+        return session.heat(image, request.query_params.get("strategy"))
+
+    async def why(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._why, request))
+
+    def _why(self, request: Request) -> dict[str, Any]:
+        session, image = self._session(request), request.path_params["image"]
+        strategy = request.query_params.get("strategy")
+        return session.why(image, request.path_params["label"], strategy)
 
     async def answer(self, request: Request) -> Response:
         told = await _told(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import webbrowser
+from collections.abc import Sequence
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -50,7 +51,7 @@ def serve(
     host: str,
     token: str | None,
     *,
-    more: list[BaseRoute] | None = None,
+    more: Sequence[BaseRoute] = (),
     open_page: bool,
 ) -> None:
     """Serve the page until somebody ends the program.
@@ -74,7 +75,7 @@ def serve(
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{place.getsockname()[1]}/"
     address += "" if token is None else f"?token={token}"
-    app = make_app(desk, host=host, token=token, more=more or [])
+    app = make_app(desk, host=host, token=token, more=more)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
         lifespan="off", timeout_graceful_shutdown=2,

@@ -24,6 +24,7 @@ from fa_annotate.exports import export
 from fa_annotate.maps import colour_of
 from fa_annotate.photos import Photos, as_jpeg
 from fa_annotate.questions import next_image, next_label
+from fa_annotate.reasons import heat, why
 from fa_annotate.views import described
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import FeedbackAdapterError, ModelError
@@ -144,12 +145,15 @@ class Session:
                 self._opened.popitem(last=False)
             return opened
 
-    def refine(self, index: int, strategy: str | None = None) -> Refinement | None:
+    def refine(
+        self, index: int, strategy: str | None = None, *, explainable: bool = False
+    ) -> Refinement | None:
         """What the model says of a photo, knowing what was answered; `None` if nothing was.
 
         Args:
             index: Which photo.
             strategy: How; by default the session's.
+            explainable: Whether the result keeps what it takes to explain it.
 
         Raises:
             FeedbackAdapterError: What was answered can't be, or the strategy doesn't fit.
@@ -160,8 +164,45 @@ class Session:
             return None
         with self._alone():
             return self.adapter.refine(
-                opened.prepared, evidence, strategy=strategy or self.strategy
+                opened.prepared,
+                evidence,
+                strategy=strategy or self.strategy,
+                explainable=explainable,
             )
+
+    def explained(self, index: int, strategy: str | None = None) -> Refinement:
+        """The same as `refine`, with what it takes to explain it.
+
+        Raises:
+            AnnotateError: Nothing was answered.
+        """
+        result = self.refine(index, strategy, explainable=True)
+        if result is None:
+            raise AnnotateError("Nothing was answered about this photo, so nothing has moved.")
+        return result
+
+    def why(self, index: int, row: int, strategy: str | None = None) -> dict[str, Any]:
+        """Which answers moved a label, and where in the photo; see `Refinement.explain`.
+
+        Args:
+            index: Which photo.
+            row: Which label.
+            strategy: How to refine; by default the session's.
+
+        Raises:
+            AnnotateError: There is no such label, or nothing was answered.
+            FeedbackAdapterError: There is nothing to explain, or captum isn't installed.
+        """
+        if not 0 <= row < len(self.labels):
+            raise AnnotateError(f"There is no label {row}: there are {len(self.labels)}.")
+        label = self.labels[row]
+        result = self.explained(index, strategy)  # not alone, for it can take long
+        return why(result.explain(label.label, output=label.output))
+
+    def heat(self, index: int, strategy: str | None = None) -> dict[str, Any]:
+        """Where the network's activation changed; see `heat`."""
+        opened = self.open(index)
+        return heat(self.explained(index, strategy), opened.prepared)
 
     def evidence(self, index: int, size: tuple[int, int]) -> tuple[Evidence | None, list[str]]:
         """What was answered of a photo; see `evidence_of`."""

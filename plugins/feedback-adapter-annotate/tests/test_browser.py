@@ -250,6 +250,28 @@ def test_a_second_window_is_told(page, server):
     assert "409" in said[0]
 
 
+def test_why_says_which_answer_did_what(page, adapter, folder, server):
+    server.answer(0, "label", "cup", 1)
+    page.open("#photo=1")
+    page.press("y")
+    label = page.text("#moved-list .label")
+    page.find("#moved-list .why").click()
+    end = time.monotonic() + 60
+    while not page.driver.find_elements(By.CSS_SELECTOR, "#why-list .row"):
+        assert time.monotonic() < end, page.text("#why-note")
+        time.sleep(0.1)
+    shares = page.script(
+        "return [...document.querySelectorAll('#why-list .percent')].map((e) => e.textContent)"
+    )
+    told = server.session.answers.of("1 cup of coffee.png").labels
+    images = adapter.transform.open(folder / "1 cup of coffee.png")
+    explained = adapter.refine(images, fa.Labels(told), explainable=True).explain(label)
+    expected = [100 * row.probability for row in explained.contributions]
+    assert [float(s.replace("−", "-")) for s in shares] == pytest.approx(expected, abs=0.051)
+    page.press(Keys.ESCAPE, waits=False)
+    assert not page.find("#why").is_displayed()
+
+
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (768, 1024), (1440, 900)])
 def test_nothing_is_wider_than_the_window(page, width, height):
     page.open("#photo=1", width, height)

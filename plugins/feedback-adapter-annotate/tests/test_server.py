@@ -1,8 +1,11 @@
 """What the server answers, and whom it doesn't answer."""
 
+import base64
+import io
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -135,6 +138,45 @@ def test_photos_are_upright(server):
     _, headers, content = server.ask(f"/api/photos/{image}.jpg")
     assert headers["Content-Type"] == "image/jpeg"
     assert content[:2] == b"\xff\xd8"
+
+
+def test_why_a_label_moved_is_what_the_api_says_and_adds_up(server, photos):
+    image = number(server, "photo8.png")
+    status, _, told = server.ask(f"/api/photos/{image}/why/1")
+    assert status == 400
+    assert "Nothing was answered" in told["error"]
+    server.answer(image, "label", "cat", 1)
+    server.answer(image, "label", "snow", 0)
+    status, _, told = server.ask(f"/api/photos/{image}/why/1")
+    assert status == 200, told
+    adapter = server.session.adapter
+    pixels = adapter.transform.open(photos / "photo8.png")
+    result = adapter.refine(pixels, fa.Labels({"cat": 1, "snow": 0}), explainable=True)
+    rows = result.explain("dog").contributions
+    assert [row["evidence"] for row in told["rows"]] == [row.evidence for row in rows]
+    shares = [row["share"] for row in told["rows"]]
+    assert shares == pytest.approx([row.probability for row in rows], abs=1e-5)
+    assert sum(shares) == pytest.approx(told["after"] - told["before"], abs=1e-5)
+    status, _, told = server.ask(f"/api/photos/{image}/why/0")
+    assert status == 400  # it is known
+    assert server.ask(f"/api/photos/{image}/why/99")[0] == 400
+
+
+def test_the_heat_map_is_of_the_activation_that_changed(server, photos):
+    image = number(server, "photo9.png")
+    server.answer(image, "label", "dog", 1)
+    _, _, told = server.ask(f"/api/photos/{image}/heat")
+    adapter = server.session.adapter
+    pixels = adapter.transform.open(photos / "photo9.png")
+    result = adapter.refine(pixels, fa.Labels({"dog": 1}), explainable=True)
+    assert [told["pivot"]] == list(result.pivots)
+    content = base64.b64decode(told["heat"].partition(",")[2])
+    alpha = np.asarray(Image.open(io.BytesIO(content)).getchannel("A"))
+    assert alpha.shape == tuple(result.activations[told["pivot"]].shape[-2:])
+    assert alpha.max() == 230
+    status, _, told = server.ask(f"/api/photos/{image}/heat?strategy=clamp")
+    assert status == 400
+    assert "moves no activation" in told["error"]
 
 
 @pytest.mark.parametrize("format", ["csv", "coco", "label-studio", "imagefolder"])

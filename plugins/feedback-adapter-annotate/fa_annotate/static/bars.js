@@ -36,7 +36,7 @@ export function delta(from, to) {
 }
 
 // The labels that the last answer moved most, apart from those that were told.
-export function showMoved(list, names, state, last, most = 6) {
+export function showMoved(list, names, state, last, extra, most = 6) {
   const moves = names.map((name, i) => ({ name, i, from: last.after[i], to: state.after[i] }))
     .filter((m) => state.answers[m.i] === null && Math.abs(m.to - m.from) >= LEAST)
     .sort((a, b) => Math.abs(b.to - b.from) - Math.abs(a.to - a.from))
@@ -45,7 +45,8 @@ export function showMoved(list, names, state, last, most = 6) {
     element("span", { className: "label", textContent: m.name }),
     bar(state.before[m.i], m.from, m.to),
     element("span", { className: "percent", textContent: `${percent(m.from)} → ${percent(m.to)}` }),
-    delta(m.from, m.to))));
+    delta(m.from, m.to),
+    extra(m.i))));
   return moves.length;
 }
 

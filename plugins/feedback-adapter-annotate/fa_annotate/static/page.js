@@ -4,6 +4,7 @@ import { ask, tell, upload, withQuery } from "/static/api.js";
 import { Rows, bar, delta, element, percent, showMoved } from "/static/bars.js";
 import { lossChart } from "/static/chart.js";
 import { Stage } from "/static/photo.js";
+import { showWhy, whyButton } from "/static/why.js";
 
 const $ = (id) => document.getElementById(id);
 let session = null; // what holds for every photo
@@ -137,7 +138,7 @@ function showQuestion() {
 }
 
 function showChanges(last) {
-  const moved = showMoved($("moved-list"), session.labels, state, last);
+  const moved = showMoved($("moved-list"), session.labels, state, last, (i) => whyButton(() => why(i), session.labels[i]));
   const told = session.photos[state.image].answered;
   const time = `Refined in ${(state.seconds * 1000).toFixed(0)} ms.`;
   let note = "Nothing is answered yet: these are the model's own predictions.";
@@ -169,6 +170,19 @@ function showHow() {
   $("how-text").textContent = `Strategy ${how.strategy}${at}, ${how.steps} step${how.steps === 1 ? "" : "s"}: ${how.status}.${written} ` +
     "The loss is how much the network's own predictions disagree with what you said, in nats.";
   $("losses").replaceChildren(lossChart(how.losses));
+  $("show-heat").hidden = !how.pivots.length;
+}
+
+function why(i) {
+  return showWhy(state, i, session.labels[i], query()).catch((error) => say(error.message));
+}
+
+function showHeat() {
+  return work(async () => {
+    const { heat } = await ask(`/api/photos/${state.image}/heat`, query());
+    stage.showHeat(heat);
+    $("stage").scrollIntoView({ block: "nearest" });
+  });
 }
 
 function answer(kind, name, value) {
@@ -244,11 +258,12 @@ function add(file) {
 }
 
 function typing(target) {
-  return target.matches("input, select, textarea") || $("keys").open;
+  return target.matches("input, select, textarea") || $("keys").open || $("why").open;
 }
 
 const KEYS = {
   y: () => answerQuestion(1), n: () => answerQuestion(0), s: () => answerQuestion("skip"), u: undo,
+  w: () => state?.questions.length && state.how && why(state.questions[0].index),
   ArrowRight: () => go(1), ArrowLeft: () => go(-1),
   t: () => $("text").focus(), c: () => $("coarse").focus(), "/": () => $("filter").focus(), "?": () => $("keys").showModal(),
 };
@@ -267,6 +282,7 @@ for (const [id, value] of [["yes", 1], ["no", 0], ["skip", "skip"]]) $(id).addEv
 $("undo").addEventListener("click", undo);
 $("next").addEventListener("click", () => go(1));
 $("previous").addEventListener("click", () => go(-1));
+$("show-heat").addEventListener("click", showHeat);
 $("show-keys").addEventListener("click", () => $("keys").showModal());
 $("banner-close").addEventListener("click", () => say(null));
 for (const kind of ["text", "coarse"]) {

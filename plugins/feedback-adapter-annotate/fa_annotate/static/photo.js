@@ -55,10 +55,8 @@ export class Stage {
 
   show(state, source) {
     this.state = state;
-    if (!this.photo.src.endsWith(source)) {
-      this.photo.src = source;
-      this.heat = null;
-    }
+    if (!this.photo.src.endsWith(source)) this.photo.src = source;
+    this.heat = null; // of what was answered before
     this.photo.alt = `The photo ${state.name}`;
     const [height, width] = state.size;
     this.photo.width = width;

@@ -104,7 +104,7 @@ class CheckpointSpec:
 
     Args:
         name: Unique; what `feedback_adapter.load(NAME)` takes.
-        path: Its folder: config.json, model.safetensors, card.md.
+        path: Its folder, as `Adapter.save` writes it.
         summary: One line for lists.
     """
 
@@ -115,7 +115,7 @@ class CheckpointSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ArchitectureSpec:
-    """A library of models that checkpoints name: `architecture.library` in config.json.
+    """A library of models that checkpoints name: `architecture.library` in the config.
 
     Args:
         name: Unique.

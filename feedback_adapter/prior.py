@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,26 @@ class LabelPrior:
             CheckpointError: It isn't one.
         """
         try:
-            tensors = {k: v.float() for k, v in safetensors.torch.load_file(file).items()}
-            return cls(tensors["mean"], tensors["covariance"] / _SCALE, tensors["couplings"])
-        except (OSError, KeyError, safetensors.SafetensorError) as error:
+            return cls.of(safetensors.torch.load_file(file), file)
+        except (OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"{str(file)!r} holds no label prior: {error}") from error
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], where: object) -> LabelPrior:
+        """What `tensors` returned, as statistics again.
+
+        Args:
+            tensors: By name.
+            where: Where they are from, for messages.
+
+        Raises:
+            CheckpointError: One is missing.
+        """
+        parts = {name: tensor.float() for name, tensor in tensors.items()}
+        try:
+            return cls(parts["mean"], parts["covariance"] / _SCALE, parts["couplings"])
+        except KeyError as error:
+            raise CheckpointError(f"{str(where)!r} holds no label prior: {error}") from error
 
     def to(self, like: Tensor) -> LabelPrior:
         """The same on the device of a tensor."""

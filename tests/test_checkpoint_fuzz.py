@@ -61,7 +61,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 def attempt(folder: Path, text: str) -> bool:
     """Whether a config loads; any error must be ours."""
-    file = folder / "config.json"
+    file = folder / "feedback_adapter.json"
     good = file.read_bytes()
     try:
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -84,7 +84,7 @@ def attempt(folder: Path, text: str) -> bool:
 )  # fmt: skip
 @given(data=st.data())
 def test_any_part_may_be_anything(saved, data):
-    config = json.loads((saved / "config.json").read_text())
+    config = json.loads((saved / "feedback_adapter.json").read_text())
     for _ in range(data.draw(st.integers(1, 2))):
         path = data.draw(st.sampled_from(places(config)))
         if not path:
@@ -113,7 +113,7 @@ def test_any_part_may_be_anything(saved, data):
 
 def test_every_part_of_a_wrong_kind_or_missing_is_named_or_loads(saved):
     """Systematically: every part is left out, or exchanged."""
-    good = json.loads((saved / "config.json").read_text())
+    good = json.loads((saved / "feedback_adapter.json").read_text())
     for index, path in enumerate(places(good)[1:]):
         config = copy.deepcopy(good)
         place = config

@@ -146,9 +146,9 @@ def test_a_model_in_training_mode_stays_so(tmp_path):
 )
 def test_a_config_cannot_make_load_take_memory(tmp_path, changes):
     folder = fa.wrap(made("vit_tiny_patch16_224", **SMALL), labels=LABELS).save(tmp_path / "big")
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "feedback_adapter.json").read_text())
     config["architecture"]["kwargs"] |= changes
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "feedback_adapter.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"far more memory|don't fit the model|can't build"):
         fa.load(folder)
 

@@ -6,7 +6,8 @@ and `Adapter.save` are the front door.
 """
 
 from feedback_adapter.checkpoint.architecture import Architecture
-from feedback_adapter.checkpoint.format import Card, File, find, read_config
+from feedback_adapter.checkpoint.card import Card
+from feedback_adapter.checkpoint.format import find, read_card, read_config
 from feedback_adapter.checkpoint.hub import HUB, LOCAL
 from feedback_adapter.checkpoint.io import Checkpoint, read, write
 from feedback_adapter.checkpoint.timm_folder import timm_model
@@ -18,9 +19,9 @@ __all__ = [
     "Architecture",
     "Card",
     "Checkpoint",
-    "File",
     "find",
     "read",
+    "read_card",
     "read_config",
     "timm_model",
     "write",

@@ -1,20 +1,25 @@
 """The files of a checkpoint: what they are called and how they are read; `writing` writes them.
 
-A folder holds `config.json` (see `schema`), weights as safetensors, label statistics of its
-outputs if there are any, and `card.md`, a page for readers. Files are found by the names that
-config.json gives them and checked by sha256; nothing is ever unpickled.
+A folder holds `feedback_adapter.json` (see `schema`), the weights in `model.safetensors`, label
+statistics of its outputs, if there are any, in `feedback_adapter.safetensors`, and `README.md`, a
+page for readers. A model of timm's has timm's own `config.json` beside them (see `timm_folder`).
+Until a save is complete, the tensors are in files that also have the first 12 digits of their
+sha256 in their names. No config names a file; all are checked by sha256, and nothing is ever
+unpickled.
+
+Format 1 is still read: there the config is `config.json`, and says which safetensors files beside
+it hold the weights and the statistics of each output; the page is `card.md`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -22,6 +27,8 @@ from torch import Tensor
 
 from feedback_adapter import plugins
 from feedback_adapter.checkpoint.architecture import Architecture
+from feedback_adapter.checkpoint.card import FACTS, Card, text_of
+from feedback_adapter.checkpoint.hub import HUB, LOCAL, fetch
 from feedback_adapter.checkpoint.schema import check as check_config
 from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError, did_you_mean
@@ -31,106 +38,82 @@ __all__ = [
     "CARD",
     "CONFIG",
     "FORMAT",
+    "OLD_CARD",
+    "OLD_CONFIG",
+    "STATISTICS",
     "WEIGHTS",
-    "Card",
-    "File",
+    "config_of",
     "find",
+    "hashed",
+    "is_ours",
+    "read_card",
     "read_config",
     "read_json",
+    "read_priors",
+    "read_weights",
     "sha256_of",
     "shapes_of",
 ]
 
-FORMAT = 1
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
+FORMAT = 2
+CONFIG, CARD = "feedback_adapter.json", "README.md"
+WEIGHTS, STATISTICS = "model.safetensors", "feedback_adapter.safetensors"
+OLD_CONFIG, OLD_CARD = "config.json", "card.md"
 _LONGEST = 64_000_000
 """Bytes of a config, and characters of a page, that are read."""
-_FACTS = ("name", "summary", "data", "training", "metrics", "license")
 
 
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """What a checkpoint says of itself, beside its weights and what its outputs mean.
+def hashed(name: str, sha256: str) -> str:
+    """What a file is called until a save is complete."""
+    path = Path(name)
+    return f"{path.stem}-{sha256[:12]}{path.suffix}"
 
-    Args:
-        name: The name of the checkpoint; empty takes that of the folder.
-        summary: One line for lists.
-        data: What it was trained on: `"source"`, `"images"` per split, `"citation"`.
-        training: How it was trained: the recipe, its settings, versions, machine, seconds.
-        metrics: What it scores, by name.
-        license: What the licence of its data allows.
-        architecture: How its model is built; `None` where only its owner can build it, or where
-            the model says so itself, as timm's do.
-        dtype: How its weights are stored: `"as saved"`, each in the model's own dtype, or
-            `"float16"` as long as they are float16 numbers.
-        text: The page for readers (`card.md`, in Markdown); empty if there is none.
+
+def config_of(folder: Path) -> Path:
+    """The config of a checkpoint's folder, of whichever format.
+
+    Raises:
+        CheckpointError: There is none.
     """
-
-    name: str = ""
-    summary: str = ""
-    data: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
-    training: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any], repr=False)
-    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
-    license: str = ""
-    architecture: Architecture | None = None
-    dtype: Literal["as saved", "float16"] = "as saved"
-    text: str = dataclasses.field(default="", repr=False)
-
-    def facts(self) -> dict[str, Any]:
-        """What config.json holds of it under keys of the same names: all that isn't empty."""
-        return {key: getattr(self, key) for key in _FACTS if getattr(self, key)}
+    file, old = folder / CONFIG, folder / OLD_CONFIG
+    if file.is_file():
+        return file
+    if not old.is_file():
+        raise CheckpointError(f"{folder} has no {CONFIG}: it isn't a checkpoint.")
+    if "pretrained_cfg" in (timms := read_json(old)) or isinstance(timms.get("architecture"), str):
+        raise CheckpointError(
+            f"{folder} has no {CONFIG}, but a {OLD_CONFIG} of timm's: "
+            f"feedback_adapter.wrap('{LOCAL}{folder}') takes that."
+        )
+    return old
 
 
-@dataclasses.dataclass(frozen=True)
-class File:
-    """A file of a checkpoint, as config.json notes it.
-
-    Args:
-        file: Its plain name in the folder.
-        sha256: Of its bytes, in hexadecimal.
-    """
-
-    file: str
-    sha256: str
-
-    def inside(self, folder: Path) -> Path:
-        """The path of the file, whose bytes are those that config.json means.
-
-        Raises:
-            CheckpointError: It is missing, or its sha256 is another.
-        """
-        path = folder / self.file
-        if not path.is_file():
-            raise CheckpointError(f"{folder} has no {self.file}: the checkpoint is incomplete.")
-        found = sha256_of(path)
-        if found != self.sha256:
-            raise CheckpointError(
-                f"{path} has sha256 {found[:12]}…, but its {CONFIG} says {self.sha256[:12]}…: "
-                "it is damaged or was exchanged. Get it again."
-            )
-        return path
+def is_ours(config: Any) -> bool:
+    """Whether this is what a checkpoint's config holds, of any format, damaged or not."""
+    return isinstance(config, dict) and {"format", "weights"} <= config.keys()
 
 
 def find(name: str | Path) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        name: The name of a checkpoint of the zoo or of another plugin, or a folder.
+        name: The name of a checkpoint of the zoo or of another plugin, a folder, or
+            `"hf-hub:owner/name[@revision]"`, of which only the config and the page are fetched.
 
     Raises:
         CheckpointError: There is no such checkpoint or folder.
     """
     if not isinstance(name, str | os.PathLike):
         raise CheckpointError(f"name={shortly(name)}: give the name of a checkpoint, or a folder.")
-    folder = Path(name)
+    if str(name).startswith(HUB):
+        return fetch(str(name), CONFIG, optional=(CARD,))
+    folder = Path(str(name).removeprefix(LOCAL))
     try:
-        if (folder / CONFIG).is_file():
+        if folder.is_dir():
+            config_of(folder)
             return folder
-        is_folder = folder.is_dir()
     except OSError as error:  # too long, or no permission
         raise CheckpointError(f"{shortly(str(name))} can't be read: {error.strerror}.") from error
-    if is_folder:
-        raise CheckpointError(f"{folder} has no {CONFIG}: it isn't a checkpoint.")
     known = [spec.name for spec in plugins.plugins().all("checkpoints")]
     if str(name) not in known:
         hint = did_you_mean(str(name), known)
@@ -140,17 +123,18 @@ def find(name: str | Path) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What a checkpoint's config.json holds, with every key checked.
+    """What a checkpoint's config holds, with every key checked.
 
     Raises:
         CheckpointError: It isn't JSON, is of another format, or a key is missing, unknown or
             holds something else than it may.
     """
-    file = folder / CONFIG
+    file = config_of(folder)
     config = read_json(file)
-    if config.get("format") != FORMAT:
+    expected = FORMAT if file.name == CONFIG else 1
+    if config.get("format") != expected:
         raise CheckpointError(
-            f"{file} has format {shortly(config.get('format'))}; this version reads {FORMAT}."
+            f"{file} has format {shortly(config.get('format'))}; this version reads {expected}."
         )
     check_config(config, file)
     return config
@@ -179,7 +163,7 @@ def _no_number(text: str) -> None:
 
 def read_card(folder: Path, config: Mapping[str, Any]) -> Card:
     """What a checkpoint says of itself."""
-    page = folder / CARD
+    page = folder / (CARD if config["format"] == FORMAT else OLD_CARD)
     try:
         with page.open(encoding="utf-8") if page.is_file() else io.StringIO() as file:
             text = file.read(_LONGEST)
@@ -187,10 +171,10 @@ def read_card(folder: Path, config: Mapping[str, Any]) -> Card:
         raise CheckpointError(f"{page} can't be read: {error}") from error
     how = config["architecture"]
     return Card(
-        **{key: config[key] for key in _FACTS if key in config},
+        **{key: config[key] for key in FACTS if key in config},
         architecture=Architecture(**how) if how else None,
         dtype=config["weights"]["dtype"],
-        text=text,
+        text=text_of(text, config) if page.name == CARD else text,
     )
 
 
@@ -205,8 +189,7 @@ def read_weights(
     Raises:
         CheckpointError: The file is missing, damaged, or no safetensors file.
     """
-    note = config["weights"]
-    path = File(note["file"], note["sha256"]).inside(folder)
+    path = _checked(folder, config["weights"], WEIGHTS)
     return shapes_of(path), lambda: safetensors.torch.load_file(path)
 
 
@@ -230,19 +213,59 @@ def read_priors(folder: Path, config: Mapping[str, Any]) -> dict[str, LabelPrior
     Raises:
         CheckpointError: A file is missing or damaged, or is of other labels.
     """
-    priors: dict[str, LabelPrior] = {}
-    for output, note in config.get("priors", {}).items():
-        path = File(**note).inside(folder)
-        prior, n = LabelPrior.load(path), len(config["outputs"][output]["labels"])
-        parts = ((prior.mean, (2, n)), (prior.covariance, (3, n, n)), (prior.couplings, (n, n)))
-        for tensor, shape in parts:
-            if tensor.shape != shape or not bool(tensor.isfinite().all()):
+    parts: dict[str, tuple[Path, dict[str, Tensor]]] = {}
+    if "statistics" in config:
+        path = _checked(folder, config["statistics"], STATISTICS)
+        for name, tensor in _load(path).items():
+            output, _, part = name.rpartition(".")
+            parts.setdefault(output, (path, {}))[1][part] = tensor
+    for output, note in config.get("priors", {}).items():  # of format 1
+        path = _checked(folder, note, note["file"])
+        parts[output] = path, _load(path)
+    found: dict[str, LabelPrior] = {}
+    for output, (path, tensors) in parts.items():
+        prior = found[output] = LabelPrior.of(tensors, path)
+        n = len(config["outputs"].get(output, {}).get("labels", ()))
+        shapes = ((prior.mean, (2, n)), (prior.covariance, (3, n, n)), (prior.couplings, (n, n)))
+        for tensor, shape in shapes:
+            if not n or tensor.shape != shape or not bool(tensor.isfinite().all()):
                 raise CheckpointError(
-                    f"{path} holds no statistics of the {n} labels of {output!r}: "
+                    f"{path} holds no statistics of the {n} labels of {shortly(output)}: "
                     f"{tuple(tensor.shape)} with finite numbers should be {shape}."
                 )
-        priors[output] = prior
-    return priors
+    return found
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+
+
+def _checked(folder: Path, note: Mapping[str, Any], name: str) -> Path:
+    """The path of a file, whose bytes are those that the config means.
+
+    Args:
+        folder: The checkpoint's.
+        note: What the config says of the file.
+        name: What it is called; in format 1 the config says that.
+
+    Raises:
+        CheckpointError: It is missing, or its sha256 is another.
+    """
+    name, sha256 = note.get("file", name), note["sha256"]
+    path = folder / hashed(name, sha256)
+    path = path if path.is_file() else folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no {name}: the checkpoint is incomplete.")
+    found = sha256_of(path)
+    if found != sha256:
+        raise CheckpointError(
+            f"{path} has sha256 {found[:12]}…, but its config says {sha256[:12]}…: "
+            "it is damaged or was exchanged. Get it again."
+        )
+    return path
 
 
 def sha256_of(path: Path) -> str:

@@ -16,14 +16,17 @@ from torch import Tensor, nn
 
 from feedback_adapter.checkpoint.alike import check_alike
 from feedback_adapter.checkpoint.architecture import Architecture
+from feedback_adapter.checkpoint.card import Card
 from feedback_adapter.checkpoint.format import (
-    Card,
+    STATISTICS,
+    WEIGHTS,
     find,
     read_card,
     read_config,
     read_priors,
     read_weights,
 )
+from feedback_adapter.checkpoint.hub import HUB, fetch
 from feedback_adapter.checkpoint.outline import outline_of
 from feedback_adapter.checkpoint.rebuild import recover
 from feedback_adapter.checkpoint.tensors import check_shapes, fill, state_of
@@ -65,6 +68,9 @@ def read(
     """Read a checkpoint. See `feedback_adapter.load`."""
     folder = find(name)
     config = read_config(folder)
+    if str(name).startswith(HUB):  # the weights, of the same commit
+        others = [STATISTICS] if "statistics" in config else []
+        fetch(f"{str(name).partition('@')[0]}@{folder.name}", WEIGHTS, *others)
     card = read_card(folder, config)
     shapes, tensors = read_weights(folder, config)
     if model is None:
@@ -227,7 +233,7 @@ def _equal(one: Any, two: Any) -> bool:
 
 
 def described(spec: Output, model: nn.Module) -> dict[str, Any]:
-    """What config.json says of an output."""
+    """What a config says of an output."""
     note: dict[str, Any] = {"kind": spec.kind, "labels": list(spec.labels)}
     if spec.select is not None:
         note["select"] = spec.select
@@ -246,7 +252,7 @@ def described(spec: Output, model: nn.Module) -> dict[str, Any]:
 
 
 def _noted(defaults: Defaults) -> dict[str, Any]:
-    """What config.json says of how `refine` works: the fields that say something."""
+    """What a config says of how `refine` works: the fields that say something."""
     usual = {"pivots", "options"}
     fields = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(defaults)}
     fields["options"] = _with_solvers(defaults.options, solver_note)

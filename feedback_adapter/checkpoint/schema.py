@@ -1,4 +1,4 @@
-"""What each key of a config.json may be, checked before anything is done with it."""
+"""What each key of a checkpoint's config may be, checked before anything is done with it."""
 
 from __future__ import annotations
 
@@ -75,9 +75,10 @@ class _Rule:
     null: bool = False
 
 
-_FILE = {
+_FILE = {"sha256": _Rule(_sha256, "64 hexadecimal digits", True)}
+_OLD_FILE = {
     "file": _Rule(is_plain_file, "the plain name of a .safetensors file in the folder", True),
-    "sha256": _Rule(_sha256, "64 hexadecimal digits", True),
+    **_FILE,
 }
 _CONFIG = {
     "format": _Rule(lambda value: type(value) is int, "a whole number", True),
@@ -88,12 +89,13 @@ _CONFIG = {
     "transform": _Rule(_object, "an object or null", null=True),
     "weights": _Rule(_object, "an object", True),
     "refine": _Rule(_object, "an object or null", null=True),
-    "priors": _Rule(_objects, "an object with an object for each output"),
     "data": _Rule(_object, "an object"),
     "training": _Rule(_object, "an object"),
     "metrics": _Rule(_object, "an object"),
     "license": _Rule(_text, "text"),
 }
+_STATISTICS = {"statistics": _Rule(_object, "an object")}
+_OLD_STATISTICS = {"priors": _Rule(_objects, "an object with an object for each output")}
 _ARCHITECTURE = {
     "library": _Rule(_text, "text", True),
     "model": _Rule(_text, "text", True),
@@ -118,7 +120,6 @@ _TRANSFORM = {
     "std": _Rule(_numbers, "a list of numbers"),
 }
 _WEIGHTS = {
-    **_FILE,
     "dtype": _Rule(lambda value: value in DTYPES, f"one of {DTYPES}", True),
     "buffers": _Rule(
         lambda value: isinstance(value, dict) and all(_text(item) for item in value.values()),
@@ -150,21 +151,23 @@ def check(config: Mapping[str, Any], file: Any) -> None:
     """Check every key of a config.
 
     Args:
-        config: What config.json holds, as an object.
+        config: What the file holds, as an object.
         file: Where it is from, for messages.
 
     Raises:
         CheckpointError: A key is missing, unknown, or holds something else than it may.
     """
     missing: list[str] = []
-    _check(config, _CONFIG, "", file, missing)
+    old = config.get("format") == 1
+    _check(config, {**_CONFIG, **(_OLD_STATISTICS if old else _STATISTICS)}, "", file, missing)
     parts: list[tuple[Any, Mapping[str, _Rule], str]] = [
         (config.get("architecture"), _ARCHITECTURE, "architecture."),
         (config.get("transform"), _TRANSFORM, "transform."),
-        (config.get("weights"), _WEIGHTS, "weights."),
+        (config.get("weights"), {**(_OLD_FILE if old else _FILE), **_WEIGHTS}, "weights."),
+        (config.get("statistics"), _FILE, "statistics."),
         (config.get("refine"), _REFINE, "refine."),
         *((part, _OUTPUT, f"outputs.{key}.") for key, part in config.get("outputs", {}).items()),
-        *((part, _FILE, f"priors.{key}.") for key, part in config.get("priors", {}).items()),
+        *((part, _OLD_FILE, f"priors.{key}.") for key, part in config.get("priors", {}).items()),
     ]
     for part, rules, where in parts:
         if part is not None:

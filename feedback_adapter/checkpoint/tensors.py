@@ -30,7 +30,7 @@ def state_of(model: nn.Module, dtype: str) -> tuple[dict[str, Tensor], dict[str,
         dtype: `"float16"` stores weights so, as long as they are float16 numbers.
 
     Returns:
-        Contiguous tensors that share no memory; and what config.json notes of them beside the
+        Contiguous tensors that share no memory; and what the config notes of them beside the
         file: `"dtype"`, and where there are such `"buffers"` (dtypes of buffers that aren't in the
         state), `"sparse"` (layouts and sizes) and `"extra"` (extra state that is no tensor).
 
@@ -74,7 +74,7 @@ def fill(
     Args:
         model: Of the same structure; its parameters and buffers may have other dtypes.
         tensors: As they are stored.
-        note: What config.json notes of them.
+        note: What the config notes of them.
         folder: Where they are from, for messages.
 
     Raises:
@@ -169,7 +169,7 @@ def _buffers(model: nn.Module, saved: Mapping[str, Any]) -> dict[str, str]:
 def _dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
-        raise CheckpointError(f"config.json: weights.buffers names no dtype of torch: {name!r}.")
+        raise CheckpointError(f"The config: weights.buffers names no dtype of torch: {name!r}.")
     return dtype
 
 

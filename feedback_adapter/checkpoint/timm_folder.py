@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from feedback_adapter.checkpoint.architecture import harmless, timm_name
+from feedback_adapter.checkpoint.architecture import Architecture, harmless, timm_name
 from feedback_adapter.checkpoint.format import WEIGHTS, read_json, shapes_of
 from feedback_adapter.checkpoint.hub import HUB, LOCAL, fetch
-from feedback_adapter.checkpoint.outline import outline_of
+from feedback_adapter.checkpoint.outline import apart, facts_of, outline_of
 from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError, FeedbackAdapterError
 
-__all__ = ["TIMM_CONFIG", "timm_model"]
+__all__ = ["TIMM_CONFIG", "timm_model", "write_timms"]
 
 TIMM_CONFIG = "config.json"
 _PICKLED = ("*.bin", "*.pth", "*.pt", "*.pth.tar", "*.ckpt", "*.pkl")
+_KEPT = (
+    "input_size fixed_input_size interpolation crop_pct crop_mode mean std pool_size first_conv "
+    "classifier"
+).split()
 _WIDEST = 8_192
 
 
@@ -52,13 +59,67 @@ def timm_model(name: str) -> nn.Module:
     place = f"{LOCAL}{folder}"
     try:
         outline_of(lambda: timm.create_model(place), size, len(shapes))
-        return timm.create_model(place, pretrained=True).eval()
+        with torch.random.fork_rng(devices=[]):
+            return timm.create_model(place, pretrained=True).eval()
     except FeedbackAdapterError as error:
         raise CheckpointError(f"{name}: {TIMM_CONFIG} doesn't fit {WEIGHTS}. {error}") from error
     except Exception as error:  # timm's builders and loaders may fail in any way
         raise CheckpointError(
             f"{name}: timm can't build its model: {type(error).__name__}: {str(error)[:500]}"
         ) from error
+
+
+def write_timms(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write timm's own config beside weights, if timm then loads the same model from them.
+
+    Args:
+        folder: With the weights.
+        config: Of the checkpoint.
+        tensors: The weights, as they are stored.
+    """
+    how = config["architecture"]
+    if not how or how["library"] != "timm":
+        return
+    size = sum(tensor.numel() for tensor in tensors.values()), len(tensors)
+    file = folder / TIMM_CONFIG
+    try:
+        ours = outline_of(Architecture(**how).build, *size)
+        file.write_text(json.dumps(_timms(config, ours), indent=1) + "\n", "utf-8")
+        theirs = timm_model(f"{LOCAL}{folder}")
+        state = theirs.state_dict()
+        alike = state.keys() == tensors.keys() and not apart(facts_of(ours), facts_of(theirs))
+        same = alike and all(torch.equal(state[n].to(t.dtype), t.cpu()) for n, t in tensors.items())
+    except CheckpointError:
+        same = False
+    if not same:
+        file.unlink(missing_ok=True)
+
+
+def _timms(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """What timm's config says of a model, with what a checkpoint's says of its photos and labels.
+
+    Args:
+        config: Of the checkpoint.
+        model: Built by timm as that says.
+    """
+    kwargs, transform = dict(config["architecture"]["kwargs"]), config.get("transform")
+    own = cast("dict[str, Any]", model.pretrained_cfg)
+    note = {key: own[key] for key in _KEPT if key in own}
+    note["num_classes"] = count = cast("int", model.num_classes)
+    if transform is not None:
+        if not note.get("fixed_input_size"):
+            note["input_size"] = [kwargs.get("in_chans", 3), *transform["size"]]
+        note |= {key: transform[key] for key in ("interpolation", "mean", "std")}
+        note |= {"crop_pct": 1.0, "crop_mode": "squash"}  # the whole photo, as Transform takes it
+    labels = [output["labels"] for output in config["outputs"].values()]
+    named = len(labels) == 1 and len(labels[0]) == count
+    return {
+        "architecture": config["architecture"]["model"],
+        "num_classes": count,
+        **({"label_names": labels[0]} if named else {}),
+        "model_args": kwargs,
+        "pretrained_cfg": note,
+    }
 
 
 def _folder(name: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -18,9 +17,22 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from feedback_adapter.checkpoint.format import CARD, CONFIG, FORMAT, WEIGHTS, File, sha256_of
+from feedback_adapter.checkpoint.card import page_of
+from feedback_adapter.checkpoint.format import (
+    CARD,
+    CONFIG,
+    FORMAT,
+    OLD_CARD,
+    OLD_CONFIG,
+    STATISTICS,
+    WEIGHTS,
+    hashed,
+    is_ours,
+    sha256_of,
+)
 from feedback_adapter.checkpoint.schema import check as check_config
 from feedback_adapter.checkpoint.schema import only_data, shortly
+from feedback_adapter.checkpoint.timm_folder import TIMM_CONFIG, write_timms
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.prior import LabelPrior
 
@@ -29,8 +41,8 @@ __all__ = ["free", "write_folder"]
 _STAGING = ".saving-"
 _HOUR = 3600.0
 """Seconds after which a folder of that name is of a save that was killed."""
-_OURS = re.compile(r"(model(-[0-9a-f]{12})?|prior-.+)\.safetensors")
-_HASHED = re.compile(r"(model|prior-.+)-[0-9a-f]{12}\.safetensors")
+_OURS = re.compile(r"(model|feedback_adapter|prior-.+)(-[0-9a-f]{12})?\.safetensors")
+_HASHED = re.compile(r"(model|feedback_adapter|prior-.+)-[0-9a-f]{12}\.safetensors")
 """Files that only a save makes: their names tell what is in them."""
 
 
@@ -46,23 +58,23 @@ def write_folder(
 ) -> dict[str, Any]:
     """Write a whole checkpoint, or nothing.
 
-    Everything is written beside the folder first and then moved in, config.json last, so that an
-    error or a kill at any instant leaves a checkpoint that was there as it was.
+    Everything is written beside the folder first and then moved in, so that an error or a kill
+    at any instant leaves a checkpoint that was there as it was, or the new one.
 
     Args:
         folder: New or empty, or one that holds a checkpoint, which is replaced. Folders in it
             (such as the state of a training run) stay as they are.
-        config: What config.json shall hold, without `"format"`, `"weights"` and `"priors"`,
+        config: What the config shall hold, without `"format"`, `"weights"` and `"statistics"`,
             which are added here.
         tensors: The weights, contiguous, sharing no memory.
-        weights: What config.json shall note of them beside the file: `"dtype"`, one of
+        weights: What the config shall note of them beside their sha256: `"dtype"`, one of
             `schema.DTYPES`, and what `tensors.state_of` adds.
         priors: Label statistics, by output.
-        text: The page for readers; empty writes none.
+        text: The page for readers, below its header; empty takes the name and the summary.
         check: Called with the folder that is to be moved in; an error stops it.
 
     Returns:
-        What config.json holds.
+        What the config holds.
 
     Raises:
         CheckpointError: The folder holds other files, or something can't be written.
@@ -70,23 +82,23 @@ def write_folder(
     folder = free(folder)
     config = only_data(dict(config), CONFIG)
     with _staging(folder) as staging:
-        taken = _files_of(folder, staging)
-        file = dataclasses.asdict(_stored(staging, WEIGHTS, tensors, taken))
-        config = {"format": FORMAT, **config, "weights": {**file, **weights}}
-        for index, (output, prior) in enumerate((priors or {}).items()):
-            plain = output.replace("_", "").replace("-", "").isalnum() and output.isascii()
-            name = f"prior-{output if plain and len(output) < 60 else f'{index}+'}.safetensors"
-            note = _stored(staging, name, prior.tensors(), taken)
-            config.setdefault("priors", {})[output] = dataclasses.asdict(note)
+        sha256 = _store(staging / WEIGHTS, tensors)
+        config = {"format": FORMAT, **config, "weights": {"sha256": sha256, **weights}}
+        statistics = {
+            f"{output}.{name}": tensor
+            for output, prior in (priors or {}).items()
+            for name, tensor in prior.tensors().items()
+        }
+        if statistics:
+            config["statistics"] = {"sha256": _store(staging / STATISTICS, statistics)}
         check_config(config, folder / CONFIG)
-        if text:
-            (staging / CARD).write_text(text, "utf-8")
-        (staging / CONFIG).write_text(
-            json.dumps(config, indent=1, ensure_ascii=False) + "\n", "utf-8"
-        )
+        (staging / CARD).write_text(page_of(config, text), "utf-8")
+        told = json.dumps(config, indent=1, ensure_ascii=False)
+        (staging / CONFIG).write_text(told + "\n", "utf-8")
+        write_timms(staging, config, tensors)
         if check is not None:
             check(staging)
-        _move_in(staging, folder)
+        _move_in(staging, folder, config)
     return config
 
 
@@ -104,20 +116,20 @@ def free(folder: str | Path) -> Path:
         raise CheckpointError(f"{shortly(folder)} can't be written: {error}") from error
     if is_other:
         raise CheckpointError(f"{folder} is a file: give a new or empty folder.")
-    old = _old(folder)
-    if CONFIG in files and not (isinstance(old, dict) and {"format", "weights"} <= old.keys()):
+    config = next((name for name in (CONFIG, OLD_CONFIG) if name in files), None)
+    if config is not None and not is_ours(_old(folder / config)):
         raise CheckpointError(
-            f"{folder} holds a {CONFIG} of something else: give a new or empty folder."
+            f"{folder} holds a {config} of something else: give a new or empty folder."
         )
-    if CONFIG not in files and not all(_HASHED.fullmatch(name) for name in files):
+    if config is None and not all(_HASHED.fullmatch(name) for name in files):
         raise CheckpointError(f"{folder} holds other files: give a new or empty folder.")
     return folder
 
 
-def _old(folder: Path) -> Any:
+def _old(config: Path) -> Any:
     """The config that is there; `None` if there's none that can be read."""
     try:
-        return json.loads((folder / CONFIG).read_text("utf-8"))
+        return json.loads(config.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -147,55 +159,55 @@ def _replaceable(folder: Path) -> bool:
     return not mounted and not any(folder.iterdir())
 
 
-def _stored(
-    staging: Path, name: str, tensors: Mapping[str, Tensor], taken: Mapping[str, str] | None
-) -> File:
-    """Write tensors under a name that no other file of the old checkpoint has.
-
-    Where `taken` is `None` the name tells what is in the file: then a save that is killed on its
-    way leaves only files that the next one knows as its own.
-    """
-    path = staging / name
+def _store(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors to a new file, and return its sha256."""
     try:
         safetensors.torch.save_file(dict(tensors), path)
     except (LookupError, RuntimeError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"safetensors can't hold these weights: {error}") from error
     path.chmod(0o644)  # safetensors makes it private; a package is for everybody
-    sha256 = sha256_of(path)
-    if (
-        taken is None or taken.get(name, sha256) != sha256
-    ):  # the old config.json needs the old file till the end
-        path = path.rename(staging / f"{path.stem}-{sha256[:12]}{path.suffix}")
-    return File(path.name, sha256)
+    return sha256_of(path)
 
 
-def _files_of(folder: Path, staging: Path) -> dict[str, str] | None:
-    """The safetensors files of a checkpoint, with their sha256; `None` in a folder without one."""
-    if staging.parent == folder and not (folder / CONFIG).is_file():
-        return None
-    return {path.name: sha256_of(path) for path in folder.glob("*.safetensors") if path.is_file()}
-
-
-def _move_in(staging: Path, folder: Path) -> None:
+def _move_in(staging: Path, folder: Path, config: Mapping[str, Any]) -> None:
     for path in staging.iterdir():
         _flush(path)
     if staging.parent != folder:
         staging.replace(folder)  # also over an empty folder
         return
-    old = _old(folder)
-    names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == CONFIG)
-    for name in names:
-        (staging / name).replace(folder / name)
-    gone = {CARD} | {note.get("file") for note in _notes(old)}
+    _exchange(staging, folder, config)
+
+
+def _exchange(staging: Path, folder: Path, config: Mapping[str, Any]) -> None:
+    """Put the files of a checkpoint in the place of another's.
+
+    The old config needs the old tensors till the new one is there, which needs the new ones: so
+    these have other names at first. timm, which knows nothing of that, finds no config of its
+    own meanwhile, rather than one beside another model's weights.
+    """
+    old = _old(folder / OLD_CONFIG)
+    hashes = {WEIGHTS: config["weights"], STATISTICS: config.get("statistics")}
+    names = {name: hashed(name, note["sha256"]) for name, note in hashes.items() if note}
+    for name, meanwhile in names.items():
+        (staging / name).replace(folder / meanwhile)
+    if not is_ours(old):
+        (folder / TIMM_CONFIG).unlink(missing_ok=True)
+    (staging / CONFIG).replace(folder / CONFIG)  # from here on, it is the new one
+    for name, meanwhile in names.items():
+        (folder / meanwhile).replace(folder / name)
+    kept = {CONFIG, *names, *(path.name for path in staging.iterdir())}
+    for path in staging.iterdir():
+        path.replace(folder / path.name)
+    gone = {OLD_CONFIG, OLD_CARD} | {note.get("file") for note in _notes(old)}
     for path in folder.iterdir():
-        if path.name not in names and (path.name in gone or _OURS.fullmatch(path.name)):
+        if path.name not in kept and (path.name in gone or _OURS.fullmatch(path.name)):
             with contextlib.suppress(OSError):  # the new checkpoint is there
                 path.unlink()
 
 
 def _notes(config: Any) -> list[dict[str, Any]]:
-    """What a config, which may be of any form, notes of its files."""
-    if not isinstance(config, dict):
+    """What a config of format 1, which may be damaged, notes of its files."""
+    if not is_ours(config):
         return []
     priors = config.get("priors")
     notes = [config.get("weights"), *(priors.values() if isinstance(priors, dict) else ())]

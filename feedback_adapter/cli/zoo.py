@@ -63,22 +63,22 @@ def _takes_photos(folder: Path) -> bool | None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name or folder of a checkpoint.")],
-    json: Annotated[bool, typer.Option("--json", help="Print its config.json.")] = False,
+    name: Annotated[str, typer.Argument(help="Name, folder or hf-hub:owner/name.")],
+    json: Annotated[bool, typer.Option("--json", help="Print its config.")] = False,
 ) -> None:
     """Show a checkpoint's card."""
     from rich.markdown import Markdown
 
-    from feedback_adapter.checkpoint import find, read_config
+    from feedback_adapter.checkpoint import find, read_card, read_config
 
     folder = find(name)
     config = read_config(folder)
     if json:
         print_json(config)
         return
-    card = folder / "card.md"
-    if card.is_file():
-        console.print(Markdown(card.read_text(encoding="utf-8")))
+    text = read_card(folder, config).text
+    if text:
+        console.print(Markdown(text))
     else:
         outputs = {key: len(value["labels"]) for key, value in config["outputs"].items()}
         console.print(f"{name}: {config['architecture']}, labels per output: {outputs}")

@@ -185,7 +185,7 @@ def test_zoo(command_line, checkpoint):
         assert code == 0
         assert "It scores nothing." in out
         code, out, _ = command_line("zoo", "show", "tiny-words", "--json")
-        assert json.loads(out) == json.loads((checkpoint / "config.json").read_text())
+        assert json.loads(out) == json.loads((checkpoint / "feedback_adapter.json").read_text())
         code, _, err = command_line("zoo", "show", "tiny-word")
         assert code == 2
         assert "Did you mean 'tiny-words'?" in err
@@ -260,7 +260,7 @@ def test_files_that_are_no_photos(command_line, checkpoint, photos, tmp_path):
 def test_mistakes_elsewhere(command_line, tmp_path):
     for words, message in [
         (("sites", "resnet81"), "'resnet81' is neither a checkpoint nor a model of timm. Did you"),
-        (("zoo", "show", tmp_path), "no config.json: it isn't a checkpoint"),
+        (("zoo", "show", tmp_path), "no feedback_adapter.json: it isn't a checkpoint"),
     ]:
         code, out, err = command_line(*words)
         assert (code, out) == (2, "")

@@ -38,7 +38,7 @@ def test_a_checkpoint_keeps_what_its_maps_are(segmenter):
     again = adapter.save(segmenter / "again")
     first, second = (load_file(p / "model.safetensors") for p in (segmenter / "model", again))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    config = json.loads((again / "config.json").read_text())
+    config = json.loads((again / "feedback_adapter.json").read_text())
     assert config["outputs"]["mask"]["exclusive"] is False
 
 

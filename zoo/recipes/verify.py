@@ -26,7 +26,10 @@ def main(
     splits: Annotated[str, typer.Option(help="Which splits, with commas.")] = "dev,test",
 ) -> None:
     """Exit with 1 if a score is not that of the card, or if its data isn't there."""
-    folders = {path.parent.name: path.parent for path in sorted(CHECKPOINTS.glob("*/config.json"))}
+    folders = {
+        path.parent.name: path.parent
+        for path in sorted(CHECKPOINTS.glob("*/feedback_adapter.json"))
+    }
     for name in names or ():
         if name not in folders:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(folders)}.")

@@ -124,7 +124,9 @@ def test_the_recipe_writes_a_checkpoint_that_loads_and_scores_as_its_card(
     state = base.model.state_dict()
     for name, value in adapter.model.backbone.state_dict().items():
         torch.testing.assert_close(value, state[name].half().float().to(value.dtype))
-    card = verify_scores.card_scores(json.loads((out / "config.json").read_text()), "test")
+    card = verify_scores.card_scores(
+        json.loads((out / "feedback_adapter.json").read_text()), "test"
+    )
     measured = verify_scores.scores(out, tmp_path, "test")
     assert measured == pytest.approx(card, abs=1e-3)
     assert set(card) == {"cider", "bleu4", "map"}

@@ -49,9 +49,9 @@ def test_the_recipe_writes_what_load_reads(tmp_path):
         model, {"output": fa.Output(labels)}, transform=fa.Transform((16, 16), "bilinear")
     )
     folder = made.save(tmp_path / "tiny")
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "feedback_adapter.json").read_text())
     config["data"] = {"source": "caption-words"}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "feedback_adapter.json").write_text(json.dumps(config))
     label_prior.main(folder, data)
     images = label_prior.read(data, labels, "caption-words").subset("train")
     assert len(images) == 5

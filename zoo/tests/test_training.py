@@ -111,7 +111,7 @@ def test_checkpoint_folder(splits: dict[str, Pixels], tmp_path: Path) -> None:
     )  # fmt: skip
     labels = ("a", "b", "c", "d", "e")
     config = checkpoint.write(tmp_path, recipe, labels, fit, splits, "here")
-    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert json.loads((tmp_path / "feedback_adapter.json").read_text()) == config
     weights = load_file(tmp_path / "model.safetensors")
     assert {v.dtype for v in weights.values() if v.is_floating_point()} == {torch.float16}
     # The score is the one that a reader of the file measures.
@@ -120,7 +120,7 @@ def test_checkpoint_folder(splits: dict[str, Pixels], tmp_path: Path) -> None:
     logits = multilabel.predict(model, splits["dev"])
     again = multilabel.mean_average_precision(splits["dev"].targets.numpy(), logits)
     assert config["metrics"]["dev_map"] == pytest.approx(again, abs=1e-3)
-    assert "tiny" in (tmp_path / "card.md").read_text()
+    assert "tiny" in (tmp_path / "README.md").read_text()
 
 
 def test_weights_too_large_for_float16_are_refused() -> None:

@@ -13,7 +13,7 @@ from fa_backward.search import SearchOptions
 from feedback_adapter.errors import CheckpointError
 
 LIBRARY = "fa_backward"
-"""What config.json says under architecture.library."""
+"""What feedback_adapter.json says under architecture.library."""
 
 TOP = "top"
 

@@ -18,7 +18,7 @@ from feedback_adapter.errors import CheckpointError
 __all__ = ["LIBRARY", "build", "load"]
 
 LIBRARY = "fa_cnnf"
-"""What config.json says under architecture.library."""
+"""What feedback_adapter.json says under architecture.library."""
 
 
 def build(net: str, kwargs: Mapping[str, Any]) -> CNNF:

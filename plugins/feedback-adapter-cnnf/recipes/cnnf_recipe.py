@@ -82,7 +82,7 @@ def write(
     training: dict[str, Any],
     scores: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write config.json, model.safetensors (float16) and card.md.
+    """Write feedback_adapter.json, model.safetensors (float16) and README.md.
 
     Args:
         folder: Made if it isn't there.
@@ -93,7 +93,7 @@ def write(
         scores: Of `accuracies`, for "dev" and "test".
 
     Returns:
-        What config.json holds.
+        What feedback_adapter.json holds.
     """
     weights = {k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}
     settings = recipe.settings
@@ -183,7 +183,7 @@ to {s.clip:g}. Seed {training["seed"]}; {training["seconds"]:.1f} seconds on {tr
 
     python {recipe.script} --name {recipe.name} --data DATA --out OUT {options}
 
-Every setting is in `config.json` under "training".
+Every setting is in `feedback_adapter.json` under "training".
 """
 
 

@@ -16,7 +16,7 @@ from feedback_adapter.errors import CheckpointError
 __all__ = ["LIBRARY", "build"]
 
 LIBRARY = "fa_dfm"
-"""What config.json says under architecture.library."""
+"""What feedback_adapter.json says under architecture.library."""
 
 
 def build(net: str, kwargs: Mapping[str, Any]) -> DFM:

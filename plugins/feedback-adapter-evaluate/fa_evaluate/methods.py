@@ -35,9 +35,9 @@ def strategies_of(request: Request) -> dict[str, dict[str, Any]]:
 
     By default these are all strategies that suit the model or have a published form, and these
     forms, which are asked for as `NAME-reference`. The published forms take their step size and
-    number of steps from the checkpoint (`refine.reference` in config.json, tuned on its dev split),
-    as the paper tuned them. The others have the checkpoint's options; where it has none for a
-    strategy, those for a strategy with the same kind of options.
+    number of steps from the checkpoint (`refine.reference` of its config, tuned on its dev
+    split), as the paper tuned them. The others have the checkpoint's options; where it has none for
+    a strategy, those for a strategy with the same kind of options.
 
     Raises:
         PluginError: There is no strategy of a name that was asked for.

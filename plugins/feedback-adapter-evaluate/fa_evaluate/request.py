@@ -55,7 +55,7 @@ class Request:
     Args:
         checkpoint: Name to report.
         adapter: The model.
-        config: Its `config.json`.
+        config: Its `feedback_adapter.json`.
         data: Folder with the images and their truth.
         source: What the truth means (a key of `fa_evaluate.data.SOURCES`); by default
             what the checkpoint says.

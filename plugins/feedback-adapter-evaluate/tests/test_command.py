@@ -31,11 +31,11 @@ def checkpoint(tmp_path_factory) -> Path:
         defaults=fa.Defaults("residual", ("layer3",), {"steps": 3, "step_size": 0.05}),
     )  # fmt: skip
     folder = adapter.save(tmp_path_factory.mktemp("zoo") / "tiny-words")
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "feedback_adapter.json").read_text())
     config["data"] = {"source": "caption-words"}
     config["refine"]["reference"] = {"residual": {"steps": 2, "pivots": ["layer2"]}}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "card.md").write_text("# tiny-words\n\nIt scores **nothing**.")
+    (folder / "feedback_adapter.json").write_text(json.dumps(config))
+    (folder / "README.md").write_text("# tiny-words\n\nIt scores **nothing**.")
     return folder
 
 

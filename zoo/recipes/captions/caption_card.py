@@ -1,4 +1,4 @@
-"""Write flickr8k-caption-lite0's folder: config.json, model.safetensors, card.md."""
+"""Write flickr8k-caption-lite0's folder: feedback_adapter.json, model.safetensors, README.md."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ To make it again, with the data in a folder DATA (packed or official layout):
     pip install 'feedback-adapter-zoo[recipes]'
     python zoo/recipes caption-decoder --data DATA --out OUT
 
-Every setting is in `config.json` under "training".
+Every setting is in `feedback_adapter.json` under "training".
 """
 
 
@@ -106,7 +106,7 @@ def write(
         views: How many of each photo were trained on.
 
     Returns:
-        What config.json holds.
+        What feedback_adapter.json holds.
     """
     weights = round_weights(model.state_dict())
     assert base.transform is not None, "the zoo's checkpoints have a transform"

@@ -1,4 +1,4 @@
-"""Write a trained model as a checkpoint folder: config.json, model.safetensors, card.md."""
+"""Write a trained model as a checkpoint folder, with its weights, its config and its page."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def write(
         chosen: For the card: how the settings were chosen.
 
     Returns:
-        What config.json holds.
+        What feedback_adapter.json holds.
     """
     weights = round_weights(fit.weights)
     settings = recipe.settings
@@ -196,6 +196,6 @@ To make it again, with the data in a folder DATA (packed or official layout):
     pip install 'feedback-adapter-zoo[recipes]'
     python zoo/recipes {recipe.command} --data DATA --out OUT
 
-Every setting is in `config.json` under "training". On another kind of machine rounding
+Every setting is in `feedback_adapter.json` under "training". On another kind of machine rounding
 differs, and with it the weights; expect the scores within about half a point.
 """

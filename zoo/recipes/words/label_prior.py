@@ -3,9 +3,9 @@
     python zoo/recipes label-prior CHECKPOINT_FOLDER --data DATA --features-of OTHER_CHECKPOINT
 
 DATA is the folder of the checkpoint's data. The plain model runs once over the training images;
-the moments of its probabilities and of the labels go to `prior-OUTPUT.safetensors` (float16), and
-the file's sha256 to `config.json`. How logits' errors go together is learnt from out-of-fold
-predictions, on the features of a checkpoint that was trained on other labels.
+the moments of its probabilities and of the labels go to `feedback_adapter.safetensors` (float16).
+How logits' errors go together is learnt from out-of-fold predictions, on the features of a
+checkpoint that was trained on other labels.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ def main(
 ) -> None:
     """Write the statistics and say so in the checkpoint's config."""
     adapter, config = fa.load(folder), read_config(folder)
-    (output,) = adapter.outputs
     train = read(data, adapter.labels, config["data"]["source"]).subset("train")
     found = stored(logits) if logits else predicted(adapter, train)
     truth = torch.from_numpy(train.targets)
@@ -62,7 +61,7 @@ def main(
     others = {**adapter.defaults.others, "posterior": CHOSEN.get(folder.name, {})}
     adapter.defaults = dataclasses.replace(adapter.defaults, others=others)
     adapter.save(folder)
-    file = folder / read_config(folder)["priors"][output]["file"]
+    file = folder / "feedback_adapter.safetensors"
     Console().print(f"{file}: {file.stat().st_size / 1024:.0f} kB, {len(train)} images")
 
 

@@ -56,7 +56,7 @@ def run(
         limit: Use at most so many images a split, to try a recipe out; 0 for all.
 
     Returns:
-        What config.json holds.
+        What feedback_adapter.json holds.
     """
     console = Console()
     console.print(f"Reading {recipe.source} from {data} ...")

@@ -1,6 +1,6 @@
 """Readers of labelled images: what the zoo's recipes train on and `evaluate` measures on.
 
-A checkpoint's `config.json` names its source (`"data": {"source": "caption-words"}`)
+A checkpoint's `feedback_adapter.json` names its source (`"data": {"source": "caption-words"}`)
 and its labels; `read` finds the images and the truth for those labels in a folder::
 
     data = read("flickr8k", labels=["dog", "snow"], source="caption-words")

@@ -17,7 +17,7 @@ CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 @hookimpl
 def feedback_adapter_checkpoints() -> Iterable[CheckpointSpec]:
-    """Yield every checkpoint folder that has a config.json, by name."""
-    for config in sorted(CHECKPOINTS.glob("*/config.json")):
+    """Yield every checkpoint folder, by name."""
+    for config in sorted(CHECKPOINTS.glob("*/feedback_adapter.json")):
         content = json.loads(config.read_text(encoding="utf-8"))
         yield CheckpointSpec(content["name"], config.parent, content["summary"])

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 import feedback_adapter as fa
 from feedback_adapter.checkpoint import read_config
 from feedback_adapter_zoo import CHECKPOINTS
 
-FOLDERS = sorted(path.parent for path in CHECKPOINTS.glob("*/config.json"))
+FOLDERS = sorted(path.parent for path in CHECKPOINTS.glob("*/feedback_adapter.json"))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -18,14 +20,27 @@ def test_saved_again_it_keeps_every_key_every_weight_and_its_page(folder: Path, 
     before, after = read_config(folder), read_config(saved)
     assert before == {key: after[key] for key in before}
     assert set(after) - set(before) <= {"refine"}
-    files = [before["weights"], *before.get("priors", {}).values()]
-    for note in files:
-        assert (saved / note["file"]).read_bytes() == (folder / note["file"]).read_bytes()
-    assert (saved / "card.md").read_text("utf-8") == (folder / "card.md").read_text("utf-8")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(path.name for path in saved.iterdir())
+    for name in names:
+        if name.endswith((".safetensors", ".md")):
+            assert (saved / name).read_bytes() == (folder / name).read_bytes()
     assert fa.load(saved).card == fa.load(folder).card
 
 
 def test_all_of_them_are_listed():
     assert len(FOLDERS) == 19
     for folder in FOLDERS:
-        assert json.loads((folder / "config.json").read_text("utf-8"))["name"] == folder.name
+        config = json.loads((folder / "feedback_adapter.json").read_text("utf-8"))
+        assert config["name"] == folder.name
+
+
+@pytest.mark.parametrize("name", ["caption-words-lite0", "coco80-lite0", "imagenet-lite0"])
+def test_timm_loads_the_same_folders(name: str):
+    adapter = fa.load(name)
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    model = timm.create_model(f"local-dir:{CHECKPOINTS / name}", pretrained=True).eval()
+    with torch.no_grad():
+        assert torch.equal(model(images), adapter.predict(images))
+    assert tuple(model.pretrained_cfg["label_names"]) == adapter.labels
+    assert fa.wrap(model).transform == adapter.transform

@@ -117,6 +117,7 @@ class Answers:
         self._size = 0
         self._lines = 0
         self._live: dict[int, Answer] = {}
+        self._of: dict[str, dict[int, Answer]] = {}  # the same, by photo
         self._thread = threading.RLock()
 
     @classmethod
@@ -182,25 +183,24 @@ class Answers:
             AnnotateError: That can't be saved.
         """
         with self._thread:
-            for answer in reversed(self._live.values()):
-                if image is None or answer.image == image:
-                    self._append(answer.image, "undo", answer.name, answer.id)
-                    return answer
-            return None
+            own = self._live if image is None else self._of.get(image, {})
+            answer = next(reversed(own.values()), None)
+            if answer is not None:
+                self._append(answer.image, "undo", answer.name, answer.id)
+            return answer
 
     def of(self, image: str) -> ImageAnswers:
         """What holds of a photo; nothing, for one that wasn't answered."""
         found = ImageAnswers()
         with self._thread:
-            for answer in self._live.values():
-                if answer.image == image:
-                    found.add(answer)
+            for answer in self._of.get(image, {}).values():
+                found.add(answer)
         return found
 
     def images(self) -> list[str]:
         """Names of the photos of which an answer holds, in the order of their first one."""
         with self._thread:
-            return list(dict.fromkeys(answer.image for answer in self._live.values()))
+            return list(self._of)
 
     def close(self) -> None:
         """Let others have the file. Nothing is lost without it."""
@@ -241,9 +241,13 @@ class Answers:
     def _take(self, answer: Answer, size: int) -> None:
         """Let an answer that is in the file count."""
         if answer.kind == "undo":
-            del self._live[answer.value]
+            image = self._live.pop(answer.value).image
+            del self._of[image][answer.value]
+            if not self._of[image]:
+                del self._of[image]
         else:
             self._live[answer.id] = answer
+            self._of.setdefault(answer.image, {})[answer.id] = answer
         self._lines, self._size = answer.id, self._size + size
 
     def _check(self) -> None:

@@ -42,7 +42,8 @@ class Stepper:
 
     Args:
         model: The net, on its device.
-        data: Training images, on the same device.
+        data: Training images, on the same device. Where they are fewer than a batch, all of them
+            are one.
         settings: How to train.
         mode: How steps run: "eager", "compile" (torch.compile), "graph" (a CUDA graph of the
             whole step), or "compile+graph".
@@ -58,9 +59,10 @@ class Stepper:
             q.data = p.data
         self.labels, self.height, self.width = data.labels, *data.images.shape[2:]
         self.images = F.pad(data.images, (4, 4, 4, 4)) if s.augment else data.images
-        self.rows = torch.zeros(s.batch, dtype=torch.long, device=device)
-        self.shift = torch.zeros(3, s.batch, dtype=torch.long, device=device)  # down, right, flip
-        self.start = torch.zeros(s.batch, *data.images.shape[1:], device=device)
+        batch = min(s.batch, len(data.labels))
+        self.rows = torch.zeros(batch, dtype=torch.long, device=device)
+        self.shift = torch.zeros(3, batch, dtype=torch.long, device=device)  # down, right, flip
+        self.start = torch.zeros(batch, *data.images.shape[1:], device=device)
         self.lr = torch.zeros((), device=device)
         self.total = torch.zeros((), device=device)
         self._loss: Callable[..., Tensor] = loss_of
@@ -231,14 +233,15 @@ def fit(
             p.copy_(q)
     stepper.reset()
     progress = _load(state_file, stepper) or Progress(epochs=epochs)
-    count = len(stepper.labels) // s.batch
+    batch = len(stepper.rows)
+    count = len(stepper.labels) // batch
     begun = time.perf_counter() - progress.seconds
     while progress.epoch < progress.epochs:
         generator = torch.Generator(device).manual_seed(seed * 100_003 + progress.epoch)
         order = torch.randperm(len(stepper.labels), generator=generator, device=device)
         left = count * (progress.epochs - progress.epoch)
         for index in range(count):
-            stepper.rows.copy_(order[index * s.batch : (index + 1) * s.batch])
+            stepper.rows.copy_(order[index * batch : (index + 1) * batch])
             if s.adversarial:
                 stepper.start.uniform_(-1, 1, generator=generator)
             if s.augment:

@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,26 +29,6 @@ def feedback_adapter_evidence_types():
 """
 
 
-def distribution(folder: Path, name: str, code: str, point: str | None = None) -> None:
-    """Install a distribution: a module, and metadata with an entry point."""
-    module = name.replace("-", "_")
-    (folder / f"{module}.py").write_text(code)
-    info = folder / f"{module}-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[feedback_adapter]\n{point or name} = {module}\n")
-
-
-def program(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run the command line in a fresh process, with the distributions of a folder installed."""
-    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    script = "from feedback_adapter.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 @pytest.fixture
 def installed(tmp_path, monkeypatch) -> Path:
     """A folder whose distributions are installed for this process."""
@@ -68,7 +47,7 @@ REASONS = {
 }
 
 
-def install_six(folder: Path) -> None:
+def install_six(folder: Path, distribution: Callable[..., None]) -> None:
     """Six distributions, of which one works."""
     good = GOOD.format(name="x")
     distribution(folder, "fa-raises", "raise RuntimeError('[/oops] of mine')")
@@ -79,8 +58,8 @@ def install_six(folder: Path) -> None:
     distribution(folder, "fa-good", GOOD.format(name="good"))
 
 
-def test_failing_plugins_are_listed_and_harmless(tmp_path):
-    install_six(tmp_path)
+def test_failing_plugins_are_listed_and_harmless(tmp_path, distribution, program):
+    install_six(tmp_path, distribution)
     done = program(tmp_path, "plugins", "--json")
     assert done.returncode == 0, done.stderr
     infos = {info["name"]: info for info in json.loads(done.stdout)["plugins"]}
@@ -98,8 +77,8 @@ def test_failing_plugins_are_listed_and_harmless(tmp_path):
         }  # fmt: skip
 
 
-def test_everything_works_beside_failing_plugins(installed, command_line):
-    install_six(installed)
+def test_everything_works_beside_failing_plugins(installed, command_line, distribution):
+    install_six(installed, distribution)
     with scoped(entry_points=True):
         result = tiny_adapter().refine(tiny_images(2), fa.Labels({"cat": 1}))
         assert (result.losses[-1] < result.losses[0]).all()
@@ -111,7 +90,7 @@ def test_everything_works_beside_failing_plugins(installed, command_line):
             assert reason in out
 
 
-def test_strict_raises_and_names_the_plugin(installed, monkeypatch):
+def test_strict_raises_and_names_the_plugin(installed, monkeypatch, distribution):
     monkeypatch.setenv(plugins.STRICT, "1")
     distribution(installed, "fa-strict", "raise RuntimeError('oops')", point="a-point")
     with pytest.raises(PluginError, match=r"'a-point' of 'fa-strict' failed: Runtime.*: oops") as e:
@@ -120,7 +99,9 @@ def test_strict_raises_and_names_the_plugin(installed, monkeypatch):
 
 
 @pytest.mark.parametrize("same", ["entry point", "evidence"])
-def test_of_two_distributions_with_one_name_the_later_fails(installed, same, monkeypatch):
+def test_of_two_distributions_with_one_name_the_later_fails(
+    installed, same, monkeypatch, distribution
+):
     points = ("one", "one") if same == "entry point" else ("one", "two")
     names = ("one", "one") if same == "evidence" else ("one", "two")
     for which, point, name in zip(("first", "second"), points, names, strict=True):

@@ -1,11 +1,7 @@
 """Plugins that misbehave when they are loaded: listed with what is wrong, and the rest work."""
 
 import json
-import os
-import subprocess
-import sys
 import types
-from pathlib import Path
 
 import pytest
 
@@ -84,33 +80,13 @@ NOISY = (
 )
 
 
-def install(folder: Path, name: str, code: str, group: str = "feedback_adapter") -> None:
-    """Install a distribution with one entry point."""
-    module = f"bad_{name.replace('-', '_')}"
-    (folder / f"{module}.py").write_text(code)
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fa-{name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
-
-
-def program(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run the command line in a fresh process, with the distributions of a folder installed."""
-    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    script = "from feedback_adapter.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=120,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory) -> dict:
+def listed(tmp_path_factory, distribution, program) -> dict:
     """What `plugins --json` says where all of them are installed at once."""
     folder = tmp_path_factory.mktemp("bad")
     for name, (code, _) in BAD.items():
-        install(folder, name, code)
-    install(folder, "zz-noisy", NOISY)
+        distribution(folder, f"fa-{name}", code, point=name)
+    distribution(folder, "fa-zz-noisy", NOISY, point="zz-noisy")
     done = program(folder, "plugins", "--json")
     assert done.returncode == 0, done.stderr
     return {info["name"]: info for info in json.loads(done.stdout)["plugins"]}
@@ -120,7 +96,7 @@ def listed(tmp_path_factory) -> dict:
 def test_a_bad_plugin_is_listed_with_what_is_wrong(listed, name):
     info = listed[name]
     assert info["distribution"] == f"fa-{name}"
-    assert (info["status"], info["version"], info["provides"]) == ("FAILED", "1.0", {})
+    assert (info["status"], info["version"], info["provides"]) == ("FAILED", "1.2", {})
     assert BAD[name][1] in info["reason"]
     assert len(info["reason"]) < 800
 
@@ -140,8 +116,9 @@ def test_the_others_work(listed):
         ("", "TypeError: it is a module and not a function"),
     ],
 )
-def test_a_bad_command_only_breaks_itself(tmp_path, code, said):
-    install(tmp_path, "mine", code, "feedback_adapter_commands")
+def test_a_bad_command_only_breaks_itself(tmp_path, code, said, distribution, program):
+    group = "feedback_adapter_commands"
+    distribution(tmp_path, "fa-mine", code, point="mine", group=group)
     done = program(tmp_path, "mine")
     assert done.returncode == 2
     assert f"The command 'mine' of fa-mine can't be loaded: {said}" in done.stderr
@@ -209,9 +186,9 @@ def test_nothing_that_is_registered_breaks_what_is_there(which):
             found.get("strategies", name)
 
 
-def test_an_interrupt_while_a_plugin_loads_is_an_interrupt(tmp_path, monkeypatch):
+def test_an_interrupt_while_a_plugin_loads_is_an_interrupt(tmp_path, monkeypatch, distribution):
     before = plugins.plugins()
-    install(tmp_path, "waits", "raise KeyboardInterrupt")
+    distribution(tmp_path, "fa-waits", "raise KeyboardInterrupt")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         Plugins()

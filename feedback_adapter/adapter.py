@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from feedback_adapter import guard, plugins
 from feedback_adapter.calibration import Calibration, calibrate
-from feedback_adapter.checkpoint import Architecture, Card, Checkpoint
+from feedback_adapter.checkpoint import Architecture, Card, Checkpoint, push_to_hub
 from feedback_adapter.checkpoint import write as write_checkpoint
 from feedback_adapter.defaults import Defaults, pick
 from feedback_adapter.errors import EvidenceError, InputError, ModelError, SiteError
@@ -249,8 +249,7 @@ class Adapter:
     def save(self, directory: str | Path, *, architecture: Architecture | None = None) -> Path:
         """Write everything that makes this adapter, so that `load(directory)` makes it again.
 
-        A checkpoint that was in the directory is replaced as a whole: an error or a kill leaves
-        the old one as it was.
+        A checkpoint that was there is replaced as a whole; an error or a kill leaves it as it was.
 
         Args:
             directory: A new or empty folder, or one that holds a checkpoint.
@@ -265,6 +264,8 @@ class Adapter:
         )
         write_checkpoint(checkpoint, directory, architecture)
         return Path(directory)
+
+    push_to_hub = push_to_hub
 
     def fit_prior(
         self,
@@ -299,10 +300,9 @@ class Adapter:
     ) -> Calibration:
         """Learn from images that the model wasn't trained on how sure it should be.
 
-        Fits a scale (the inverse temperature) and a bias of the logits, and where there are
-        label statistics the weights of what they say, all by likelihood. They are kept in
-        `defaults`, which `save` saves: the weights are used by `refine` from now on, and
-        evaluation compares refined predictions with calibrated ones.
+        Fits a scale (the inverse temperature) and a bias of the logits, and the weights of label
+        statistics where there are any, all by likelihood. They are kept in `defaults`: `refine`
+        uses the weights, and evaluation compares refined predictions with calibrated ones.
 
         Args:
             images: Some hundreds, as for `refine`.

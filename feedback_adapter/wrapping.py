@@ -95,14 +95,16 @@ def load(
     """A checkpoint as a ready adapter.
 
     Args:
-        name: The name of a checkpoint of the zoo or of another plugin, or a folder.
+        name: The name of a checkpoint of the zoo or of another plugin; a folder; or
+            `"hf-hub:owner/name"`, a repository that `Adapter.push_to_hub` made, with `@revision`
+            after it for another revision than the newest.
         model: For a checkpoint that doesn't say how its model is built: the model, built by
             you; the weights are loaded into it.
         device: Where the model goes.
 
     Raises:
-        CheckpointError: The name is unknown, a file is missing or damaged, the config isn't what
-            a config may be, or the weights don't fit.
+        CheckpointError: The name is unknown or can't be reached, a file is missing or damaged,
+            the config isn't what a config may be, or the weights don't fit.
 
     Example:
         >>> import feedback_adapter as fa

@@ -8,7 +8,7 @@ and `Adapter.save` are the front door.
 from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.card import Card
 from feedback_adapter.checkpoint.format import find, read_card, read_config
-from feedback_adapter.checkpoint.hub import HUB, LOCAL
+from feedback_adapter.checkpoint.hub import HUB, LOCAL, push_to_hub
 from feedback_adapter.checkpoint.io import Checkpoint, read, write
 from feedback_adapter.checkpoint.timm_folder import timm_model
 from feedback_adapter.checkpoint.writing import write_folder
@@ -20,6 +20,7 @@ __all__ = [
     "Card",
     "Checkpoint",
     "find",
+    "push_to_hub",
     "read",
     "read_card",
     "read_config",

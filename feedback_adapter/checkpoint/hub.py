@@ -1,18 +1,31 @@
-"""Repositories on a hub: fetched, with the hub's own client, into its cache."""
+"""Repositories on a hub: fetched and pushed with the hub's own client."""
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Protocol
 
+from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError
 
-__all__ = ["HUB", "LOCAL", "fetch"]
+__all__ = ["HUB", "LOCAL", "fetch", "push_to_hub"]
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 """How timm, and this library, name a repository on the hub, and a folder here."""
+_LEFT = ("config.json", "feedback_adapter.json", "feedback_adapter.safetensors")
+"""What a checkpoint that was pushed before may have left in a repository."""
+
+
+class Savable(Protocol):
+    """An adapter, as far as pushing needs it."""
+
+    def save(self, directory: str | Path, *, architecture: Architecture | None = None) -> Path:
+        """See `Adapter.save`."""
+        ...
 
 
 def fetch(name: str, *files: str, optional: Sequence[str] = ()) -> Path:
@@ -30,24 +43,76 @@ def fetch(name: str, *files: str, optional: Sequence[str] = ()) -> Path:
         CheckpointError: The hub can't be reached or refuses, or there is no such repository,
             revision or file.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import errors, hf_hub_download
 
     repo, _, revision = name.removeprefix(HUB).partition("@")
     folder = None
     for file in (*files, *optional):
         commit = folder.name if folder is not None else revision or None
-        with _said(repo, revision, file, needed=file in files):
+        missing = () if file in files else (errors.EntryNotFoundError,)
+        with _said(repo, revision, f"{file} can't be fetched"), contextlib.suppress(*missing):
             folder = Path(hf_hub_download(repo, file, revision=commit)).parent
     assert folder is not None, "at least one file is asked for"
     return folder
 
 
+def push_to_hub(
+    self: Savable,
+    name: str,
+    *,
+    private: bool | None = None,
+    message: str = "A checkpoint of feedback_adapter",
+    architecture: Architecture | None = None,
+) -> str:
+    """Save to a repository on the hub, so that `load("hf-hub:owner/name")` makes it again.
+
+    The repository is made if it isn't there; what is in it beside the files of a checkpoint stays.
+    The hub is the one that huggingface_hub talks to: `HF_ENDPOINT`, as the user who is logged in
+    (`hf auth login` or `HF_TOKEN`).
+
+    Args:
+        self: The adapter.
+        name: `"owner/name"`, or `"owner/name@branch"`, a branch that is made if it isn't there.
+        private: Whether a new repository is; by default as the owner's settings say.
+        message: Of the commit.
+        architecture: As for `save`.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        CheckpointError: As for `save`; or the hub can't be reached, or refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id
+
+    repo, _, branch = str(name).removeprefix(HUB).partition("@")
+    task = "the checkpoint can't be pushed"
+    with _said(repo, branch, task):
+        validate_repo_id(repo)
+    with tempfile.TemporaryDirectory() as place:
+        folder = self.save(Path(place) / repo.rpartition("/")[2], architecture=architecture)
+        with _said(repo, branch, task):
+            api = HfApi(library_name="feedback_adapter")
+            repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+            if branch:
+                api.create_branch(repo, branch=branch, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo,
+                folder_path=folder,
+                revision=branch or None,
+                commit_message=message,
+                delete_patterns=list(_LEFT),  # where the folder hasn't them
+            )
+    return str(commit.commit_url)
+
+
 @contextlib.contextmanager
-def _said(repo: str, revision: str, file: str, *, needed: bool) -> Generator[None]:
-    """Say what went wrong between here and the hub, of which repository and file."""
+def _said(repo: str, revision: str, task: str) -> Generator[None]:
+    """Say what went wrong between here and the hub, and of which repository."""
     from huggingface_hub import constants, errors
 
-    where = f"{HUB}{repo}@{revision}" if revision else f"{HUB}{repo}"
+    hub, where = constants.ENDPOINT, f"{HUB}{repo}@{revision}" if revision else f"{HUB}{repo}"
     login = "log in with `hf auth login` or set HF_TOKEN"
     try:
         yield
@@ -58,29 +123,34 @@ def _said(repo: str, revision: str, file: str, *, needed: bool) -> Generator[Non
         ) from error
     except errors.GatedRepoError as error:
         raise CheckpointError(
-            f"{where} asks you to accept its terms before {file} is yours: do so on its page, "
-            f"{constants.ENDPOINT}/{repo}, then {login}."
+            f"{where}: {task} before you accept its terms: do so on its page, {hub}/{repo}, then "
+            f"{login}."
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"{where}: {constants.ENDPOINT} shows you no such repository (it was asked for {file})."
-            f" Check the name; if it is private, {login}."
+            f"{where}: {task}: {hub} shows you no such repository. Check the name; if it is "
+            f"private, {login}."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(
-            f"{where} has no revision {revision!r}: give a branch, a tag or a whole commit hash."
+            f"{where}: {task}: there is no revision {revision!r}. Give a branch, a tag or a whole "
+            "commit hash."
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        cause = f" ({type(error.__cause__).__name__}: {error.__cause__})" if error.__cause__ else ""
         raise CheckpointError(
-            f"{where}: {constants.ENDPOINT} can't be reached, and {file} isn't in the cache here. "
-            f"Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE.{cause:.500}"
+            f"{where}: {task}, since {hub} can't be reached and it isn't in the cache here. "
+            f"Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE. {_cause(error)}"
         ) from error
     except errors.EntryNotFoundError as error:
-        if needed:
-            raise CheckpointError(f"{where} has no {file}.") from error
+        raise CheckpointError(f"{where}: {task}: the repository has no such file.") from error
     except Exception as error:  # a network, a disk and a client can fail in any way
-        raise CheckpointError(
-            f"{where}: {file} can't be fetched from {constants.ENDPOINT}: "
-            f"{type(error).__name__}: {str(error)[:500]}"
-        ) from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        hint = f". You may have to {login}." if status in (401, 403) else ""
+        raise CheckpointError(f"{where}: {task} ({hub}). {_cause(error)}{hint}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """What a client's error says, and what it comes from."""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    cause = error.__cause__
+    return said if cause is None or str(cause)[:50] in said else f"{said} ({_cause(cause)})"

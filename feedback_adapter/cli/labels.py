@@ -16,7 +16,9 @@ __all__ = ["list_labels"]
 
 
 def list_labels(
-    checkpoint: Annotated[str, typer.Argument(help="Name (see: zoo list) or folder.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Name (see: zoo list), folder or hf-hub:owner/name.")
+    ],
     coarse: Annotated[
         bool, typer.Option("--coarse", help="The coarse classes, for --know-coarse, instead.")
     ] = False,

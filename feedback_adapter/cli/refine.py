@@ -38,7 +38,9 @@ def refine(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--checkpoint", "-c", help=f"Name (see: zoo list) or folder. [default: {DEFAULT}]"
+            "--checkpoint",
+            "-c",
+            help=f"Name (see: zoo list), folder or hf-hub:owner/name. [default: {DEFAULT}]",
         ),
     ] = None,
     know: Annotated[

@@ -75,7 +75,7 @@ def _adapter(name: str) -> tuple[Adapter, tuple[int, int] | None]:
     try:
         adapter = fa.load(name)
     except CheckpointError:
-        if Path(name).exists():  # a checkpoint, but a damaged one
+        if Path(name).exists() or name.startswith("hf-hub:"):  # meant as a checkpoint
             raise
         if not timm.is_model(name):
             raise ModelError(

@@ -21,6 +21,7 @@ API = re.compile(
     r"/api/models/(?P<repo>[^/]+/[^/]+?)"
     r"(/(?P<what>revision|tree|preupload|commit)/(?P<revision>[^/?]+))?"
 )
+BRANCH = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/branch/(?P<branch>.+)")
 BATCH = re.compile(r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
@@ -159,6 +160,8 @@ class Answers(BaseHTTPRequestHandler):
             self.refuse(401, "Unauthorized", "Invalid credentials in Authorization header")
         elif path == "/api/repos/create":
             self.create(json.loads(body))
+        elif found := BRANCH.fullmatch(path):
+            self.branch(found["repo"], unquote(found["branch"]))
         elif found := BATCH.fullmatch(path):
             self.batch(json.loads(body))
         elif found := API.fullmatch(path):
@@ -202,6 +205,13 @@ class Answers(BaseHTTPRequestHandler):
         if told.get("private") or told.get("visibility") == "private":
             self.server.private.add(repo)
         self.answer({"url": f"{self.server.url}/{repo}", "name": repo, "id": repo})
+
+    def branch(self, repo: str, branch: str) -> None:
+        if branch in self.server.refs[repo]:
+            self.answer({"error": "exists"}, 409)
+            return
+        self.server.refs[repo][branch] = self.server.refs[repo]["main"]
+        self.answer()
 
     def batch(self, told: dict) -> None:
         objects = [

@@ -100,7 +100,8 @@ def test_without_a_connection_the_cache_is_used(hub, folder, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fa.wrap("hf-hub:me/net").labels == tuple(LABELS)
     with pytest.raises(
-        CheckpointError, match=r"hf-hub:me/other: http.* can't be reached, and conf"
+        CheckpointError,
+        match=r"me/other: .* since http.* can't be reached",
     ):
         fa.wrap("hf-hub:me/other")
     assert len(hub.asked) == asked
@@ -117,15 +118,27 @@ def test_imagenets_classes_of_timms_own_repositories(tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("hf-hub:me/none", r"hf-hub:me/none: http.* shows you no such repository.* config.json"),
-        ("hf-hub:me/net@v9", r"hf-hub:me/net@v9 has no revision 'v9'"),
-        ("hf-hub:me/empty", r"hf-hub:me/empty has no config.json"),
-        ("hf-hub:me/pickled", r"hf-hub:me/pickled@\w+ has no model.safetensors"),
-        ("hf-hub:me/secret", r"me/secret: .* no such repository .*if it is private, log in"),
-        ("hf-hub:me/gated", r"me/gated asks you to accept its terms before config.json"),
+        (
+            "hf-hub:me/none",
+            r"hf-hub:me/none: config.json .* no such repository",
+        ),
+        (
+            "hf-hub:me/net@v9",
+            r"hf-hub:me/net@v9: config.json .* no revision 'v9'",
+        ),
+        (
+            "hf-hub:me/empty",
+            r"me/empty: config.json .* has no such file",
+        ),
+        (
+            "hf-hub:me/pickled",
+            r"me/pickled@\w+: model.safetensors .* has no such file",
+        ),
+        ("hf-hub:me/secret", r"me/secret: .* no such repository.* if it is private, log in"),
+        ("hf-hub:me/gated", r"me/gated: config.json can't be fetched before you accept its terms"),
         ("hf-hub:me/a/b", r"'hf-hub:me/a/b' names no repository: write hf-hub:owner/name"),
         ("hf-hub:", r"names no repository"),
-        ("hf-hub:me/cut", r"me/cut: config.json can't be fetched from http.*RemoteProtocol"),
+        ("hf-hub:me/cut", r"me/cut: config.json can't be fetched .http.*RemoteProtocol"),
     ],
 )
 def test_what_a_hub_refuses(hub, folder, tmp_path, name, said):

@@ -83,9 +83,9 @@ def facts(config: Mapping[str, Any], folder: Path) -> Iterable[tuple[str, str]]:
         where = ", ".join(f"`{pivot}`" for pivot in how.get("pivots", ()))
         strategy = f"`{how['strategy']}`" if how.get("strategy") else "the default strategy"
         yield "refined by", f"{strategy}{f' at {where}' if where else ''}"
-    yield "label statistics", "yes" if config.get("priors") else "no"
+    yield "label statistics", "yes" if config.get("statistics") else "no"
     yield "licence of the data", config.get("license") or "see the card"
-    size = (folder / config["weights"]["file"]).stat().st_size
+    size = (folder / "model.safetensors").stat().st_size
     yield "weights", f"{size / 1e6:.1f} MB, sha256 `{config['weights']['sha256'][:16]}…`"
 
 

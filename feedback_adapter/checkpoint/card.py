@@ -16,6 +16,8 @@ FACTS = ("name", "summary", "data", "training", "metrics", "license")
 _SPLITS = ("train", "dev", "val", "validation", "test")
 _TASKS = {"tokens": "image-to-text", "map": "image-segmentation"}
 _SPDX = re.compile(r"[A-Za-z0-9.-]+")
+_DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+"""What a hub takes as the name of a licence, and of a data set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +72,12 @@ def page_of(config: Mapping[str, Any], text: str = "") -> str:
     license = config.get("license")
     named = bool(license) and not _SPDX.fullmatch(license)
     source = config.get("data", {}).get("source")
-    source = source if isinstance(source, str) else None
+    source = source if isinstance(source, str) and source else None
+    dataset = source if source and _DATASET.fullmatch(source) else None
     results = [
         EvalResult(
             task_type=task,
-            dataset_type=source or "unknown",
+            dataset_type=dataset or _slug(source or "unknown"),
             dataset_name=source or "unknown",
             dataset_split=split,
             metric_type=_slug(metric),
@@ -89,7 +92,7 @@ def page_of(config: Mapping[str, Any], text: str = "") -> str:
         tags=list(dict.fromkeys(["feedback_adapter", *([library] if library else []), *kinds])),
         license="other" if named else license and license.lower(),
         license_name=license if named else None,
-        datasets=[source] if source else None,
+        datasets=[dataset] if dataset else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=config.get("name") or "unnamed",
         eval_results=results or None,

@@ -161,11 +161,6 @@ def _check(config: dict[str, Any]) -> None:
         if not isinstance(part, dict):
             raise CheckpointError(f"{key!r} is {shortly(part)}: it must be an object.")
     harmless(kwargs)
-    if note.get("custom_load"):
-        raise CheckpointError(
-            "'pretrained_cfg.custom_load' asks for weights in a format of their own: only "
-            "safetensors of timm's own names are loaded."
-        )
     size = note.get("input_size", [3, 224, 224])
     whole = isinstance(size, list) and all(type(n) is int for n in cast("list[Any]", size))
     if not whole or len(size) != 3 or not all(0 < n <= _WIDEST for n in size):

@@ -1,5 +1,6 @@
 """A saved folder that timm loads as well, where timm can build the model; and its page."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -152,8 +153,13 @@ def test_the_page_has_the_hubs_header_and_comes_back_as_it_was(tmp_path):
 def test_a_page_without_a_text_follows_the_card(tmp_path):
     model = timm.create_model("test_resnet", num_classes=3).eval()
     card = fa.Card(summary="Old.", license="Apache-2.0")
+    card = dataclasses.replace(card, data={"source": "my own photos"}, metrics={"f1": 1})
     adapter = fa.Adapter(model, {"output": fa.Output(LABELS)}, card=card)
     folder = adapter.save(tmp_path / "net")
+    data = huggingface_hub.ModelCard.load(folder / "README.md").data
+    assert "datasets" not in data.to_dict()  # a hub would refuse such a name
+    (result,) = data.eval_results
+    assert (result.dataset_type, result.dataset_name) == ("my-own-photos", "my own photos")
     page = (folder / "README.md").read_text()
     assert page.endswith("---\n\n# net\n\nOld.\n")
     assert "license: apache-2.0\n" in page

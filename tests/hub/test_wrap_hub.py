@@ -219,7 +219,6 @@ def test_damaged_weights_are_refused(folder):
         ({"model_args": {"block": {"a": 1}}}, "block=.* is not possible"),
         ({"model_args": {"stem_width": 10**9}}, "stem_width=1000000000 is not possible"),
         ({"model_args": {"stem_width": 10**6}}, "far more memory or parts than the weights"),
-        ({"pretrained_cfg__custom_load": True}, "custom_load"),
         ({"pretrained_cfg__input_size": [3, 10**6, 10**6]}, "input_size"),
         ({"pretrained_cfg__input_size": "big"}, "input_size"),
         ({"pretrained_cfg__surprise": 1}, "timm can't build its model: TypeError"),
@@ -240,7 +239,7 @@ def test_a_config_names_no_other_place(hub, folder, model):
     hub.put("me/elsewhere", folder)
     edit(folder, pretrained_cfg__url="http://127.0.0.1:9/x.bin", pretrained_cfg__file="/etc/passwd",
          pretrained_cfg__hf_hub_id="me/elsewhere", pretrained_cfg__hf_hub_filename="x.bin",
-         pretrained_cfg__source="hf-hub")  # fmt: skip
+         pretrained_cfg__custom_load=True, pretrained_cfg__source="hf-hub")  # fmt: skip
     hub.put("me/net", folder)
     for name in (f"local-dir:{folder}", "hf-hub:me/net"):
         with torch.no_grad():

@@ -17,6 +17,7 @@ from feedback_adapter.checkpoint.hub import HUB, LOCAL, fetch
 from feedback_adapter.checkpoint.outline import apart, facts_of, outline_of
 from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError, FeedbackAdapterError
+from feedback_adapter.timm_notes import transform_of_timm
 
 __all__ = ["TIMM_CONFIG", "timm_model", "write_timms"]
 
@@ -60,13 +61,15 @@ def timm_model(name: str) -> nn.Module:
     try:
         outline_of(lambda: timm.create_model(place), size, len(shapes))
         with torch.random.fork_rng(devices=[]):
-            return timm.create_model(place, pretrained=True).eval()
+            model = timm.create_model(place, pretrained=True).eval()
+        transform_of_timm(model)  # what the config says of photos can be used
     except FeedbackAdapterError as error:
-        raise CheckpointError(f"{name}: {TIMM_CONFIG} doesn't fit {WEIGHTS}. {error}") from error
+        raise CheckpointError(f"{name}: {TIMM_CONFIG} can't be used. {error}") from error
     except Exception as error:  # timm's builders and loaders may fail in any way
         raise CheckpointError(
             f"{name}: timm can't build its model: {type(error).__name__}: {str(error)[:500]}"
         ) from error
+    return model
 
 
 def write_timms(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -169,8 +172,8 @@ def _check(config: dict[str, Any]) -> None:
             f"1 to {_WIDEST:,}, channels, height and width."
         )
     counts = [config.get("num_classes"), note.get("num_classes"), kwargs.get("num_classes")]
-    said = {count for count in counts if count is not None}
-    if len(said) > 1 or not all(type(count) is int for count in said):
+    said = [count for count in counts if count is not None]
+    if not all(type(count) is int and count == said[0] for count in said):
         raise CheckpointError(
             f"'num_classes' is {' and '.join(map(shortly, said))} there: it must be one number, "
             "since timm would fill a last layer of another width with random numbers."

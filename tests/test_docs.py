@@ -19,6 +19,7 @@ BLOCK = re.compile(r"^```(?:\{code-block\} )?python\n(.*?)^```$", re.M | re.S)
     [
         "README.md",
         "docs/tutorial.md",
+        "docs/explain.md",
         "docs/wrap-my-own-model.md",
         "docs/newton.md",
         "plugins/feedback-adapter-cnnf/docs/cnnf.md",

@@ -182,12 +182,16 @@ def test_refined_activations_are_those_of_the_refined_network(strategy, pivots):
 def test_without_a_map_it_says_why():
     adapter = tiny_adapter()
     x = tiny_images(1)
-    clamped = adapter.refine(x, KNOWN, strategy="clamp", explainable=True).explain("cat")
-    assert clamped.maps is None
+    how = {"pivots": "block", "explainable": True}
+    clamped = adapter.refine(x, KNOWN, strategy="clamp", **how).explain("cat")
+    moved = adapter.refine(x, KNOWN, strategy="newton", **how).explain("cat")
+    assert torch.equal(clamped.maps.before, moved.maps.before)
+    assert clamped.maps.refined is clamped.maps.change is None
     assert "'clamp' moves no pivots" in clamped.no_maps
     assert clamped.no_maps in clamped.table()
-    assert clamped.to_dict()["maps"] is None
+    assert clamped.to_dict()["maps"]["refined"] is None
     flat = adapter.refine(x, KNOWN, pivots="drop", explainable=True).explain("cat")
+    assert flat.maps is flat.to_dict()["maps"] is None
     assert "'drop' has no grid" in flat.no_maps
 
 

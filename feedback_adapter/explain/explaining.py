@@ -98,7 +98,7 @@ def explain(
         log_odds, probability = shares[item].tolist()
         lost = float((again.value(every) - again.value(every - {item}))[0])
         rows.append(Contribution(name, log_odds, probability, float(errors[item, 0]), lost))
-    maps = again.maps()
+    maps, no_maps = again.maps()
     return Explanation(
         image=image,
         output=again.output,
@@ -108,8 +108,8 @@ def explain(
         after=float(again.value(every)[0]),
         contributions=tuple(sorted(rows, key=lambda row: -abs(row.log_odds))),
         refinements=again.value.cache_info().currsize - 1,
-        maps=maps if isinstance(maps, Maps) else None,
-        no_maps="" if isinstance(maps, Maps) else maps,
+        maps=maps,
+        no_maps=no_maps,
         photo=None if result.images is None else result.images[image],
     )
 
@@ -173,21 +173,21 @@ class _Again:
 
     @torch.inference_mode(False)
     @torch.enable_grad()
-    def maps(self) -> Maps | str:
-        """Where the network looks, or why there is no map."""
-        if not self.activations:
-            return f"There is no map of where it looks: {self.strategy!r} moves no pivots."
-        *others, pivot = [site for site in self.prepared.tail.pivots
-                          if site.name in self.activations]  # fmt: skip
-        given = {site.name: self.activations[site.name] for site in others}
+    def maps(self) -> tuple[Maps | None, str]:
+        """Where the network looks, and why a map is missing."""
+        pivots = self.prepared.tail.pivots
+        moved = all(site.name in self.activations for site in pivots)
+        said = "" if moved else f"No map of the refined network: {self.strategy!r} moves no pivots."
+        *others, pivot = pivots
+        given = {site.name: self.activations[site.name] for site in others if moved}
         with frozen(self.adapter.model):
-            tails = [self.prepared.tail.at([pivot], g) for g in (None, given)]
-            before, refined = tails[0].activations[0], self.activations[pivot.name]
+            tails = [self.prepared.tail.at([pivot], fixed) for fixed in (None, given)]
+            before, refined = tails[0].activations[0], self.activations.get(pivot.name)
             grid = Grid.of(before.shape, self.prepared.inputs.images.shape)
             if grid is None:
-                return f"There is no map of where it looks: {pivot.name!r} has no grid of places."
+                return None, f"No map of where it looks: {pivot.name!r} has no grid of places."
             scores = [functools.partial(self._follow, tail) for tail in tails]
-            return maps_of(pivot.name, before, refined, (scores[0], scores[1]), grid)
+            return maps_of(pivot.name, before, refined, (scores[0], scores[1]), grid), said
 
     def _follow(self, tail: Tail, activation: Tensor) -> Tensor:
         """The label's log-odds (1,) with another activation at the tail's pivot."""

@@ -55,7 +55,7 @@ class Explanation:
             `log_odds` sum to `after - before`.
         refinements: How many choices of evidence were refined with.
         maps: Where the network looks; `None` where there is no such map.
-        no_maps: Why there is none, as a sentence.
+        no_maps: Which maps are missing, and why, as a sentence.
         photo: (3, height, width) in [0, 1] for pictures, if there is one.
     """
 

@@ -26,24 +26,21 @@ def draw(why: Explanation, path: Path, title: str | None) -> Path:
     from matplotlib.figure import Figure
 
     maps = why.maps
-    count = 4 if maps is not None else 2 if why.photo is not None else 1
+    heats: dict[str, Tensor | None] = {}
+    if maps is not None:
+        heats["looked here before"] = maps.before
+        heats["looks here, refined"] = maps.refined
+        heats["where the change came from"] = maps.change
+    seen = {name: values for name, values in heats.items() if values is not None}
+    count = 1 + (len(seen) or why.photo is not None)
     height = max(1.6 + 0.32 * len(why.contributions), 3.4)
     figure = Figure(figsize=(5.2 + 2.9 * (count - 1), height), dpi=120)
     FigureCanvasAgg(figure)
     every = figure.subplots(1, count, squeeze=False, width_ratios=[1.45, *[1.0] * (count - 1)])[0]
     _bars(every[0], why)
-    if maps is not None:
-        for axis, (name, values) in zip(
-            every[1:],
-            {
-                "looked here before": maps.before,
-                "looks here, refined": maps.refined,
-                "where the change came from": maps.change,
-            }.items(),
-            strict=True,
-        ):
-            _heat(axis, name, values, why.photo)
-    elif why.photo is not None:
+    for axis, (name, values) in zip(every[1:], seen.items(), strict=False):
+        _heat(axis, name, values, why.photo)
+    if not seen and why.photo is not None:
         every[1].imshow(_seen(why.photo))
         every[1].set_axis_off()
     figure.suptitle(title or why.heading, fontsize=12)

@@ -33,17 +33,18 @@ class Maps:
         pivot: Name of the site; of several pivots the last one in the forward pass.
         before: Grad-CAM of the unrefined network (not rectified: what speaks against the label
             is negative). It has a scale of its own.
-        refined: Gradient times activation of the refined network, in nats.
+        refined: Gradient times activation of the refined network, in nats; `None` where the
+            strategy moves no pivots, so that there is no refined network.
         change: How much of the move of the refined network's own log-odds comes from the change
             at each place, in nats: integrated gradients from the unrefined activation to the
-            refined one. With `elsewhere` it sums to that move.
+            refined one. With `elsewhere` it sums to that move. `None` as for `refined`.
         elsewhere: The part of `change` at tokens that have no place, such as a class token.
     """
 
     pivot: str
     before: Tensor
-    refined: Tensor
-    change: Tensor
+    refined: Tensor | None = None
+    change: Tensor | None = None
     elsewhere: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,36 +122,37 @@ class _Following(nn.Module):
 
 
 def maps_of(
-    pivot: str, before: Tensor, refined: Tensor, scores: tuple[Score, Score], grid: Grid
+    pivot: str, before: Tensor, refined: Tensor | None, scores: tuple[Score, Score], grid: Grid
 ) -> Maps:
     """Where a label's log-odds come from. Call it in grad mode.
 
     Args:
         pivot: Name of the site.
         before: Its unrefined activation, (1, ...).
-        refined: Its refined activation.
+        refined: Its refined activation, if there is one.
         scores: What follows from it, in the unrefined network, and with all other pivots refined.
         grid: How the activation is a grid.
     """
     from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam
 
-    old, new = (
-        tuple(part.detach().clone().requires_grad_() for part in grid.split(activation))
-        for activation in (before, refined)
-    )
     plain, moved = (_Following(grid, score) for score in scores)
+    old = _leaves(grid, before)
     camera = LayerGradCam(plain, plain.layer).attribute(old, relu_attributions=False)
+    assert isinstance(camera, Tensor), "the layer has one output"
+    if refined is None:
+        return Maps(pivot, _map(camera))
+    new = _leaves(grid, refined)
     product = InputXGradient(moved).attribute(new)
     path = IntegratedGradients(moved)
     change = path.attribute(new, baselines=old, n_steps=STEPS, internal_batch_size=1)
-    camera, product, changes = (
-        [part.detach().double().cpu() for part in (parts if isinstance(parts, tuple) else [parts])]
-        for parts in (camera, product, change)
-    )
-    return Maps(
-        pivot=pivot,
-        before=camera[0][0].sum(0),
-        refined=product[0][0].sum(0),
-        change=changes[0][0].sum(0),
-        elsewhere=float(sum(part.sum() for part in changes[1:])),
-    )
+    elsewhere = float(sum(part.detach().double().sum() for part in change[1:]))
+    return Maps(pivot, _map(camera), _map(product[0]), _map(change[0]), elsewhere)
+
+
+def _leaves(grid: Grid, activation: Tensor) -> tuple[Tensor, ...]:
+    return tuple(part.detach().clone().requires_grad_() for part in grid.split(activation))
+
+
+def _map(values: Tensor) -> Tensor:
+    """The sum over channels, (height, width), of (1, channels, height, width)."""
+    return values.detach().double().cpu()[0].sum(0)

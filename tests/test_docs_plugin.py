@@ -1,4 +1,4 @@
-"""The page 'Write an evidence plugin' does what it says, built and installed from its own text."""
+"""The pages on writing plugins do what they say, built and installed from their own text."""
 
 import json
 import re
@@ -9,42 +9,54 @@ import pytest
 from PIL import Image
 from skimage import data
 
-PAGE = Path(__file__).parents[1] / "docs" / "write-an-evidence-plugin.md"
+DOCS = Path(__file__).parents[1] / "docs"
 FILE = re.compile(r"^```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"^\$ (feedback-adapter .*)$", re.M)
+PAGES = {
+    "one-of": ("write-an-evidence-plugin.md", "4 passed"),
+    "channel-gain": ("write-a-strategy-plugin.md", "6 passed"),
+}
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def plugin(request):
+    """The name of the plugin of a page."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The files of the page, and a photo of one person."""
-    folder = tmp_path_factory.mktemp("one-of")
-    for name, text in FILE.findall(PAGE.read_text("utf-8")):
-        (folder / name).write_text(text, "utf-8")
-    Image.fromarray(data.astronaut()).save(folder / "photo.png")
-    return folder
+def text(plugin):
+    """The page."""
+    return (DOCS / PAGES[plugin][0]).read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
-def run(project, install, tmp_path_factory):
-    """Run something in the project's folder, with the plugin installed elsewhere."""
-    runner = install(project, tmp_path_factory.mktemp("installed"))
-    (project / "fa_one_of.py").unlink()  # so that what runs is what was installed
-    return lambda *words: runner(*words, cwd=project)
+def run(plugin, text, install, tmp_path_factory):
+    """Run something in a folder with the page's files, the plugin installed elsewhere."""
+    folder = tmp_path_factory.mktemp(plugin)
+    for name, content in FILE.findall(text):
+        (folder / name).write_text(content, "utf-8")
+    Image.fromarray(data.astronaut()).save(folder / "photo.png")  # a photo of one person
+    runner = install(folder, tmp_path_factory.mktemp("installed"))
+    (folder / f"fa_{plugin.replace('-', '_')}.py").unlink()  # what runs is what was installed
+    return lambda *words: runner(*words, cwd=folder)
 
 
-def test_its_own_tests_pass(run):
-    printed = run("python", "-m", "pytest", "-q", "-W", "error", "test_one_of.py")
-    assert re.search(r"\b4 passed", printed)
+def test_its_own_tests_pass(plugin, run):
+    test = f"test_{plugin.replace('-', '_')}.py"
+    printed = run("python", "-m", "pytest", "-q", "-W", "error", test)
+    assert PAGES[plugin][1] in printed
 
 
-def test_commands_of_the_page_refine(run):
-    plugins, refine = (shlex.split(line) for line in COMMAND.findall(PAGE.read_text("utf-8")))
-    assert "one-of" in run(*plugins)
+def test_commands_of_the_page_refine(plugin, text, run):
+    plugins, refine = (shlex.split(line) for line in COMMAND.findall(text))
+    assert plugin in run(*plugins)
     (image,) = json.loads(run(*refine, "--json"))["images"]
     assert image["losses"][-1] < image["losses"][0]
 
 
-def test_python_refines(run):
-    table = run("python", "use_one_of.py")
-    snow = next(line for line in table.splitlines() if "snow" in line)
-    assert "known" in snow
+def test_python_refines(plugin, run):
+    table = run("python", f"use_{plugin.replace('-', '_')}.py")
+    told = {"one-of": "snow", "channel-gain": "woman"}[plugin]
+    line = next(line for line in table.splitlines() if told in line)
+    assert "known" in line

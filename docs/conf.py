@@ -52,7 +52,13 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",  # every script is run
-    "subsection_order": ["examples/first-steps", "examples/evidence", "*"],
+    "subsection_order": [
+        "examples/first-steps",
+        "examples/evidence",
+        "examples/strategies",
+        "examples/work",
+        "examples/plugins",
+    ],
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": "example_pictures.written_pictures",
     "thumbnail_size": (400, 280),

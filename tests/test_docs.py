@@ -22,6 +22,8 @@ BLOCK = re.compile(r"^```(?:\{code-block\} )?python\n(.*?)^```$", re.M | re.S)
         "docs/explain.md",
         "docs/wrap-my-own-model.md",
         "docs/newton.md",
+        "docs/evidence.md",
+        "docs/strategies.md",
         "plugins/feedback-adapter-cnnf/docs/cnnf.md",
     ],
 )

@@ -18,6 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from feedback_adapter.checkpoint import read_config
+from feedback_adapter.checkpoint.format import WEIGHTS, read_card
 from feedback_adapter.hookspecs import CheckpointSpec
 from feedback_adapter.plugins import plugins
 
@@ -59,7 +60,7 @@ def page(spec: CheckpointSpec, case: pictures.Case | None) -> str:
     parts += ["## Facts", table(("what", "value"), facts(config, spec.path))]
     parts += [f"### Labels of `{name}`\n\n{labels(output)}" for name, output in outputs(config)]
     parts += ["## Use it", f'```python\nadapter = fa.load("{spec.name}")\n```']
-    card = _card(spec.path).removeprefix(config["summary"]).strip()
+    card = _card(spec, config)
     if card:
         parts += ["## Card", "The card in the checkpoint's folder says:", card]
     return "\n\n".join(parts) + "\n"
@@ -85,7 +86,7 @@ def facts(config: Mapping[str, Any], folder: Path) -> Iterable[tuple[str, str]]:
         yield "refined by", f"{strategy}{f' at {where}' if where else ''}"
     yield "label statistics", "yes" if config.get("statistics") else "no"
     yield "licence of the data", config.get("license") or "see the card"
-    size = (folder / "model.safetensors").stat().st_size
+    size = (folder / WEIGHTS).stat().st_size
     yield "weights", f"{size / 1e6:.1f} MB, sha256 `{config['weights']['sha256'][:16]}…`"
 
 
@@ -119,16 +120,10 @@ def labels(output: Mapping[str, Any]) -> str:
     return f"{said} and {more:,} more." if more > 0 else f"{said}."
 
 
-def _card(folder: Path) -> str:
-    """The card without the hub's header and its title, its headings two levels down."""
-    for name in ("README.md", "card.md"):
-        if (folder / name).is_file():
-            text = (folder / name).read_text("utf-8")
-            break
-    else:
-        return ""
-    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
-    text = re.sub(r"\A\s*# [^\n]*\n+", "", text)
+def _card(spec: CheckpointSpec, config: Mapping[str, Any]) -> str:
+    """The card's text without what the page says already, its headings one level down."""
+    text = re.sub(r"\A\s*# [^\n]*\n+", "", read_card(spec.path, config).text)
+    text = text.strip().removeprefix(config["summary"])
     return re.sub(r"^(#+) ", r"#\1 ", text, flags=re.M).strip()
 
 
@@ -151,6 +146,7 @@ class CheckpointTable(SphinxDirective):
     """One line for each checkpoint."""
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # what it shows changes without this page
         rows = []
         for spec in plugins().all("checkpoints"):
             config = read_config(spec.path)

@@ -43,6 +43,7 @@ class ResultsTable(SphinxDirective):
     option_spec: ClassVar[dict[str, Callable[[str], str]]] = {"without": str}
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_reread()  # what it shows changes without this page
         name, *words = self.arguments
         if name not in TABLES:
             raise self.error(f"There is no table {name!r}; there are {', '.join(TABLES)}.")

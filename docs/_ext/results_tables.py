@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import tables_annotate
 import tables_cnnf
 import tables_core
 import tables_evaluate
@@ -31,6 +32,7 @@ TABLES: dict[str, Callable[..., str]] = {
     **tables_evaluate.TABLES,
     **tables_cnnf.TABLES,
     **tables_core.TABLES,
+    **tables_annotate.TABLES,
 }
 _log = logging.getLogger(__name__)
 

@@ -2,10 +2,12 @@
 
     python clicks.py PHOTOS [coco80-lite0 caption-words-lite0] [--clicks 50]
 
-PHOTOS is a folder. Each click answers the first question of a photo (yes and no in turn), five to
-a photo, the photos in their order: the answer is written to the disk (fsync), the photo is refined
-with everything that was answered, and what the page shows comes back. Photos that come next are
-looked at meanwhile, as always. A photo's first forward pass isn't part of a click.
+PHOTOS is a folder. Each click answers the first question of a photo (yes and no in turn, and no
+where one label of several holds), or says of a place on it which label is there, where a model
+labels pixels. Five clicks go to a photo, the photos in their order. The answer is written to the
+disk (fsync), the photo is refined with everything that was answered, and what the page shows comes
+back. Photos that come next are looked at meanwhile, as always. A photo's first forward pass isn't
+part of a click.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import http.client
 import itertools
 import json
 import platform
+import random
 import shutil
 import socket
 import tempfile
@@ -85,14 +88,14 @@ def measure(checkpoint: str, folder: Path, clicks: int) -> list[float]:
         return json.loads(connection.getresponse().read())
 
     times: list[float] = []
-    yes = itertools.cycle([1, 0])
+    yes, chance = itertools.cycle([1, 0]), random.Random(0)
     while len(times) < clicks:
         image = len(times) // PER_PHOTO
         state = ask(f"/api/photos/{image}/state")
         for _ in range(min(PER_PHOTO, clicks - len(times))):
             time.sleep(0.3)  # nobody answers faster
-            body = {"session": session.id, "revision": state["revision"], "kind": "label"}
-            body |= {"name": session.names[state["questions"][0]["index"]], "value": next(yes)}
+            body = {"session": session.id, "revision": state["revision"]}
+            body |= said(session, state, next(yes), chance)
             started = time.perf_counter()
             state = ask(f"/api/photos/{image}/answers", body)
             times.append(1000 * (time.perf_counter() - started))
@@ -103,6 +106,18 @@ def measure(checkpoint: str, folder: Path, clicks: int) -> list[float]:
     place.close()
     session.answers.close()
     return times
+
+
+def said(session: Session, state: Any, yes: int, chance: random.Random) -> dict[str, Any]:
+    """What the next click says."""
+    if not state["questions"]:  # a map: that the commonest label is at a place
+        height, width = state["size"]
+        label = max(range(len(session.names)), key=lambda row: state["after"][row])
+        place = [chance.randrange(width), chance.randrange(height), 1]
+        return {"kind": "click", "name": session.names[label], "value": place}
+    row = state["questions"][0]["index"]
+    one_holds = session.adapter.outputs[session.labels[row].output].one_holds
+    return {"kind": "label", "name": session.names[row], "value": 0 if one_holds else yes}
 
 
 if __name__ == "__main__":

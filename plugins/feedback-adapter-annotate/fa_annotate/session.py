@@ -28,7 +28,7 @@ from fa_annotate.reasons import heat, why
 from fa_annotate.views import described
 from feedback_adapter.adapter import Adapter
 from feedback_adapter.errors import FeedbackAdapterError, ModelError
-from feedback_adapter.evidence import Evidence
+from feedback_adapter.evidence import Evidence, Labels
 from feedback_adapter.prepared import Prepared
 from feedback_adapter.refinement import Refinement
 
@@ -95,6 +95,7 @@ class Session:
         self._opened: OrderedDict[int, Opened] = OrderedDict()
         self._worth: dict[int, float] = {}
         self._waiting = 0
+        self._warm = False
         self._model = threading.Lock()  # one pass at a time: two would only slow each other down
         self._writing = threading.Lock()
 
@@ -321,6 +322,12 @@ class Session:
     def look_ahead(self, index: int, most: int = 4) -> None:
         """Look at photos that may come next, as long as nobody waits."""
         count = len(self.photos)
+        if not self._warm and self._rows:  # the first refinement of a program is a slow one
+            self._warm = True
+            told = Labels({self.labels[0].label: 1}, output=self.labels[0].output)
+            opened = self.open(index)
+            with self._alone(waits=False), contextlib.suppress(FeedbackAdapterError):
+                self.adapter.refine(opened.prepared, told, strategy=self.strategy)
         for step in range(1, min(most, count - 1) + 1):
             if self._waiting:
                 return

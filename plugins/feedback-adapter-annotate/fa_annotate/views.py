@@ -26,19 +26,18 @@ def described(
 
     Returns:
         `before` and `after`: a probability for each label, of maps the share of the pixels;
-        `overlays`: pictures of maps; `captions`: texts that the model writes; `how`: what the
-        refinement did.
+        `overlays`: pictures of maps, and the share of the pixels that changed; `captions`: texts
+        that the model writes; `how`: what the refinement did.
     """
     old, new = _shares(before), _shares(after)
-    overlays = [
-        {
-            "output": name,
-            "before": map_picture(seen(before[name][0], spec)),
-            "after": map_picture(seen(after[name][0], spec)),
-        }
-        for name, spec in before.specs.items()
-        if spec.kind == "map"
-    ]
+    overlays: list[dict[str, Any]] = []
+    for name, spec in before.specs.items():
+        if spec.kind != "map":
+            continue
+        was, now = seen(before[name][0], spec), seen(after[name][0], spec)
+        changed = float((was ^ now).any(0).float().mean())
+        pictures = {"before": map_picture(was), "after": map_picture(now)}
+        overlays.append({"output": name, "changed": changed, **pictures})
     return {
         "before": [old[label.output][label.index] for label in labels],
         "after": [new[label.output][label.index] for label in labels],

@@ -113,7 +113,10 @@ function show(last, message = null) {
 function showQuestion() {
   const question = state.questions[0];
   const pixels = session.maps.length > 0;
-  for (const id of ["yes", "no", "skip"]) $(id).disabled = !question;
+  for (const id of ["yes", "no", "skip"]) {
+    $(id).disabled = !question;
+    $(id).hidden = pixels && !question;
+  }
   $("undo").disabled = !session.photos[state.image].answered && !state.skipped.length;
   $("asked-bar").replaceChildren();
   $("gain").textContent = "";
@@ -144,6 +147,8 @@ function showChanges(last) {
   let note = "Nothing is answered yet: these are the model's own predictions.";
   if (told && moved) note = time;
   else if (told) note = last === state ? `Your answers count. ${time}` : `Nothing else moved by a percentage point or more. ${time}`;
+  const pixels = Math.max(0, ...state.overlays.map((overlay) => overlay.changed));
+  if (told && pixels) note += ` ${percent(pixels)} of the photo has another label than the model alone gives it.`;
   $("moved-title").textContent = moved ? "What just moved" : "What your answers change";
   $("moved-note").textContent = note;
 }

@@ -61,6 +61,7 @@ export class Stage {
     const [height, width] = state.size;
     this.photo.width = width;
     this.photo.height = height;
+    this.stage.style.width = `min(100%, var(--tall) * ${width / height})`; // small photos are shown larger
     this.marks.replaceChildren(...state.clicks.map((click) => {
       const [x, y, there] = click.at;
       const mark = element("div", { className: there ? "mark" : "mark absent", title: click.label });

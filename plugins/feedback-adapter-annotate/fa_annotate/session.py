@@ -34,8 +34,8 @@ from feedback_adapter.refinement import Refinement
 
 __all__ = ["Opened", "Session"]
 
-KEPT = 24
-"""Photos whose recorded forward pass is kept."""
+KEPT, KEPT_BYTES = 24, 2**30
+"""Photos whose recorded forward pass is kept, at most, and the bytes of all these passes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,10 @@ class Session:
             opened = Opened((photo.height, photo.width), as_jpeg(photo), self._prepare(photo))
             self._opened[index] = opened
             self._worth[index] = self._worth_of(opened.prepared)
-            while len(self._opened) > KEPT:
+            while len(self._opened) > KEPT or (
+                len(self._opened) > 1
+                and sum(one.prepared.nbytes for one in self._opened.values()) > KEPT_BYTES
+            ):
                 self._opened.popitem(last=False)
             return opened
 

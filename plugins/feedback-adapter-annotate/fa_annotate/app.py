@@ -67,13 +67,6 @@ def make_app(
     return Starlette(routes=[*own, *more], middleware=[guard], exception_handlers=failures)
 
 
-class _Json(JSONResponse):
-    """JSON in ASCII, so that file names that aren't UTF-8 come through."""
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
-
-
 class _Routes:
     """One method for each route.
 
@@ -85,7 +78,7 @@ class _Routes:
         self.desk = desk
 
     async def session(self, request: Request) -> Response:
-        return _Json(await run_in_threadpool(self._overview, request))
+        return JSONResponse(await run_in_threadpool(self._overview, request))
 
     def _overview(self, request: Request) -> dict[str, Any]:
         session = self._session(request)
@@ -107,17 +100,17 @@ class _Routes:
     def _state(self, request: Request) -> Response:
         session, image = self._session(request), request.path_params["image"]
         shown = session.state(image, request.query_params.get("strategy"))
-        return _Json(shown, background=BackgroundTask(session.look_ahead, image))
+        return JSONResponse(shown, background=BackgroundTask(session.look_ahead, image))
 
     async def heat(self, request: Request) -> Response:
-        return _Json(await run_in_threadpool(self._heat, request))
+        return JSONResponse(await run_in_threadpool(self._heat, request))
 
     def _heat(self, request: Request) -> dict[str, Any]:
         session, image = self._session(request), request.path_params["image"]
         return session.heat(image, request.query_params.get("strategy"))
 
     async def why(self, request: Request) -> Response:
-        return _Json(await run_in_threadpool(self._why, request))
+        return JSONResponse(await run_in_threadpool(self._why, request))
 
     def _why(self, request: Request) -> dict[str, Any]:
         session, image = self._session(request), request.path_params["image"]
@@ -134,7 +127,7 @@ class _Routes:
         if kind not in ("label", "text", "coarse", "click", "skip") or not isinstance(name, str):
             raise AnnotateError(f"kind={kind!r:.80}, name={name!r:.80} isn't an answer.")
         session.answer(image, kind, name, told.get("value"), told["revision"])
-        return _Json(session.state(image, request.query_params.get("strategy")))
+        return JSONResponse(session.state(image, request.query_params.get("strategy")))
 
     async def undo(self, request: Request) -> Response:
         told = await _told(request)
@@ -144,10 +137,10 @@ class _Routes:
         session, image = self._addressed(request, told), request.path_params["image"]
         undone = session.undo(image, told["revision"])
         shown = session.state(image, request.query_params.get("strategy"))
-        return _Json({**shown, "undone": undone})
+        return JSONResponse({**shown, "undone": undone})
 
     async def next(self, request: Request) -> Response:
-        return _Json(await run_in_threadpool(self._next, request))
+        return JSONResponse(await run_in_threadpool(self._next, request))
 
     def _next(self, request: Request) -> dict[str, Any]:
         session, image = self._session(request), request.path_params["image"]
@@ -171,7 +164,7 @@ class _Routes:
         name = request.query_params.get("name", "photo")
         content = await _body(request, MOST_BYTES)
         image = await run_in_threadpool(self.desk.add_photo, name, content)
-        return _Json({"image": image})
+        return JSONResponse({"image": image})
 
     def _session(self, request: Request) -> Session:
         return self.desk.session(request.query_params.get("checkpoint"))
@@ -233,4 +226,4 @@ async def _mistake(_: Request, error: Exception) -> Response:
         status = 413
     elif isinstance(error, OSError):
         status = 507
-    return _Json({"error": str(error)}, status_code=status)
+    return JSONResponse({"error": str(error)}, status_code=status)

@@ -24,10 +24,13 @@ def why(explanation: Explanation) -> dict[str, Any]:
     Returns:
         `before` and `after`, probabilities; `rows`: of each answer what it moved the probability
         by; `exact`: whether that is exact; and `heat`, a picture of the places that the move comes
-        from, or `None`.
+        from, where the strategy changed the network (`changed`), else of those that the unrefined
+        network looks at; or `None`.
     """
     before, after = torch.tensor([explanation.before, explanation.after]).sigmoid().tolist()
-    maps = explanation.maps
+    maps, places = explanation.maps, None
+    if maps is not None:
+        places = maps.before.clamp(min=0) if maps.change is None else maps.change.abs()
     return {
         "label": explanation.label,
         "before": before,
@@ -39,7 +42,8 @@ def why(explanation: Explanation) -> dict[str, Any]:
         "exact": explanation.exact,
         "strategy": explanation.strategy,
         "pivot": None if maps is None else maps.pivot,
-        "heat": None if maps is None else heat_picture(maps.change.abs()),
+        "changed": maps is not None and maps.change is not None,
+        "heat": None if places is None else heat_picture(places),
     }
 
 

@@ -46,6 +46,8 @@ export async function showWhy(state, index, name, query) {
   if (!told.heat) return;
   $("why-photo").src = withQuery(`/api/photos/${state.image}.jpg`, query);
   $("why-heat").src = told.heat;
-  $("why-caption").textContent = `Where in the photo the change came from (at ${told.pivot}).`;
+  $("why-caption").textContent = told.changed
+    ? `Where in the photo the change came from (at ${told.pivot}).`
+    : `Where the model looks for “${name}” (at ${told.pivot}). ${told.strategy} changes predictions without changing the network.`;
   $("why-map").hidden = false;
 }

@@ -11,13 +11,12 @@ from torch import Tensor
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes" / "training"))
 
-from data import from_arrays, photographs  # noqa: E402
+from data import TRAINED, from_arrays, photographs  # noqa: E402
 from scenes import DARKEST, SIDE, Objects, Pose, compose, place  # noqa: E402
 
 KINDS = ("nothing", "plain", "clutter", "photo", "two", "occluded")
 PLANE, OTHERS = 0, (1, 2, 3)
 MOST_HIDDEN, LEAST_HIDDEN = 0.6, 0.15  # share of the plane in the occluded scenes
-TRAINED = 2400  # photographs that the training saw
 SEEDS = {"train": 5, "dev": 11, "test": 77}
 
 

@@ -11,9 +11,8 @@ from fa_backward.fitting import Drawer, fit_observations, fit_templates, paste
 from fa_backward.generative import IMAGE, Activations
 from fa_backward.learning import fit_decoders
 from fa_backward.network import Network, find_sites
+from fa_backward.pieces import SEEN, one_piece
 from fa_backward.search import Hypotheses, Place, SearchOptions, search
-
-SEEN = 0.5  # a pixel belongs to an instance above this probability
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Instance:
         log_odds: log p(scene | object) / p(scene | nothing) at each site, the top first, nats.
         score: What ranks hypotheses: weighted log-odds and log-priors, nats.
         mask: (H, W), probability that a pixel shows it; `amodal` is the same, hidden parts too.
+            Only one piece of it is kept where `SearchOptions.piece` says so.
         picture: (3, H, W), what it should look like, on nothing.
         alternatives: All hypotheses of the beam, best first; the first is this one.
     """
@@ -113,10 +113,8 @@ class GenerativeModel:
         drawer = Drawer(fitted, network, draw, nearest, batch, generator)
         fit_decoders(fitted, drawer, generator, steps=steps)
         levels = len(shapes)
-        weights = (1.0, 1.0, 0.5, 0.25)[: levels - 1]
-        weights += (0.25,) * (levels - len(weights))
         options = SearchOptions(
-            reach=(0,) * (levels - 1), weights=weights, evidence=(True,) * levels
+            reach=(0,) * (levels - 1), shares=(1.0,) * levels, evidence=(True,) * levels
         )
         return cls(network, fitted, options)
 
@@ -206,15 +204,14 @@ class GenerativeModel:
     def _instance(self, image: Tensor, prior: Tensor, place: Place | None) -> Instance:
         found = search(self.activations, self.network, image, prior, self.options, place)
         category = int(self.activations.templates.category[found.template[0]])
-        return Instance(
-            self.categories[category],
-            found.log_odds[0],
-            float(found.score[0]),
-            found.mask[0],
-            found.amodal[0],
-            found.picture[0],
-            found,
-        )
+        mask, amodal, picture = found.mask[0], found.amodal[0], found.picture[0]
+        if self.options.piece:
+            side = self.activations.shapes[self.activations.names[0]][1]
+            centre = found.centres(side)[0]
+            mask, piece = mask * one_piece(mask, centre), one_piece(amodal, centre)
+            amodal, picture = amodal * piece, picture * piece
+        name, score = self.categories[category], float(found.score[0])
+        return Instance(name, found.log_odds[0], score, mask, amodal, picture, found)
 
     def _check_images(self, images: Tensor) -> None:
         shape = self.activations.shapes[IMAGE]

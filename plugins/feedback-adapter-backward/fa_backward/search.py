@@ -34,8 +34,10 @@ class SearchOptions:
         fine_beam: `beam` of that second search.
         fine_zooms: Its magnifications, times the first ones.
         fine_shifts: Its shifts, in cells of the top.
-        weights: Each level's share in the score, from the top to the image.
+        shares: Each level's share in the score, from the top to the image.
         evidence: Whether each level listens to the scene.
+        piece: Whether an object is in one piece: of a mask, only the part that hangs together
+            around the hypothesis's place is kept.
         memory: Bytes that the largest intermediate tensor may have.
     """
 
@@ -44,14 +46,15 @@ class SearchOptions:
     top_reach: int = 2
     reach: tuple[int, ...] = (0, 0, 0, 0)
     candidates: int = 60
-    beam: tuple[int, ...] = (15, 15, 10, 6)
-    fine: int = 3
-    fine_beam: tuple[int, ...] = (10, 8, 5, 4)
+    beam: tuple[int, ...] = (10, 6, 4, 3)
+    fine: int = 2
+    fine_beam: tuple[int, ...] = (5, 4, 3, 3)
     fine_zooms: tuple[float, ...] = (0.94, 1.0, 1.06)
     fine_shifts: tuple[float, ...] = (-0.25, 0.25)
-    weights: tuple[float, ...] = (1.0, 1.0, 0.5, 0.25, 0.25)
+    shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
     evidence: tuple[bool, ...] = (True, True, True, True, True)
-    memory: int = 64 * 2**20
+    piece: bool = True
+    memory: int = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,10 @@ def _search(model, network, image, log_prior, options, place, frames) -> Hypothe
     logit, mean = _moved_templates(model, template, offset)
     seen = found[0][view] if options.evidence[0] else None
     odds = torch.zeros(len(view)).double() if seen is None else model.odds(0, logit, mean, seen)
-    keep = (options.weights[0] * odds + extra).topk(min(options.beam[0], len(extra))).indices
+    keep = (options.shares[0] * odds + extra).topk(min(options.beam[0], len(extra))).indices
     settled = model.settle(0, logit[keep], mean[keep], None if seen is None else seen[keep])
     beam = _Beam(
-        options.weights[0] * odds[keep] + extra[keep],
+        options.shares[0] * odds[keep] + extra[keep],
         settled,
         template[keep],
         view[keep],
@@ -302,7 +305,7 @@ def _choose(model, level, above, parent, found, options):
     """For each assignment the best component and offset: gain, log-odds, both, and `settle`."""
     logit, mean = model.predict(level, above)
     prior, rows = model.log_bigram(level)[parent], torch.arange(len(parent))
-    moves, background, weight = window(options.reach[level - 1]), None, options.weights[level]
+    moves, background, weight = window(options.reach[level - 1]), None, options.shares[level]
     if found is None:
         moves, odds = [(0, 0)], torch.zeros_like(prior)[..., None].double()
     else:

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fa_backward.errors import BackwardError
-from fa_backward.model import SEEN, GenerativeModel
+from fa_backward.model import GenerativeModel
 from fa_backward.net import GenerativeNet
+from fa_backward.pieces import SEEN
 from fa_backward.place import Place
+from fa_backward.search import Hypotheses
 from feedback_adapter.evidence import All, Evidence
 from feedback_adapter.options import check, whole, within
 from feedback_adapter.refinement import Refinement
@@ -26,16 +28,18 @@ class BackwardOptions:
 
     Args:
         fine: How many of the best hypotheses are searched again around their places, at least 0.
-        tau: What a nat of log-odds counts in a logit, in [0, 1].
-        bias: Log-odds at which a category is as likely there as not, in nats.
+        tau: What a nat of log-odds counts in a logit, in [0, 1]: elements of a site depend on
+            each other, so that their sum says too much by far. At 0 nothing is searched but what
+            is known to be there.
+        bias: Is added to the logit.
 
     Raises:
         OptionsError: A value is out of its range.
     """
 
-    fine: int = 3
+    fine: int = 2
     tau: float = 0.01
-    bias: float = 300.0
+    bias: float = 0.0
 
     def __post_init__(self) -> None:
         check(self, {"fine": whole(0), "tau": within(0, 1)})
@@ -52,8 +56,9 @@ class BackwardStrategy(Strategy[BackwardOptions]):
 
     What is known to be there is explained first, at its place if that is known, and taken out
     of the image; the other categories are looked for in the rest. A category's logit is then
-    tau (logsumexp over the beam of log-odds + log P(H)) - tau bias, and what is known holds as
-    it is. An image of which nothing is known stays as it is.
+    the network's own for the rest, which is the prior, and tau logsumexp over the beam of
+    (log-odds + log P(H)), and the bias. What is known holds as it is. An image of which nothing
+    is known stays as it is.
     """
 
     @torch.no_grad()
@@ -79,7 +84,7 @@ class BackwardStrategy(Strategy[BackwardOptions]):
                 rows.append(before[name][index])
                 continue
             present = known[index] & (clamped[index] > 0)
-            logits = self._logits(model, image, present, known[index], at, index)
+            logits = self._logits(problem.model, model, image, present, known[index], at, index)
             rows.append(torch.where(known[index], before[name][index], logits))
         return Refinement.of(
             problem.evidence,
@@ -90,6 +95,7 @@ class BackwardStrategy(Strategy[BackwardOptions]):
 
     def _logits(
         self,
+        net: GenerativeNet,
         model: GenerativeModel,
         image: Tensor,
         present: Tensor,
@@ -108,12 +114,18 @@ class BackwardStrategy(Strategy[BackwardOptions]):
             rest = rest * (1 - hole)
         if present.any():
             place = None  # the place was that of what is known to be there
-        logits = torch.zeros(len(known))
+        logits = net(rest[None])[0] + self.options.bias
+        if not self.options.tau:
+            return logits
         for category in (~known).nonzero()[:, 0].tolist():
             (found,) = model.backward(rest[None], [model.categories[category]], place=place)
-            odds = torch.logsumexp(found.alternatives.score, 0)
-            logits[category] = self.options.tau * (odds - self.options.bias)
+            logits[category] += self.options.tau * total(found.alternatives)
         return logits
+
+
+def total(found: Hypotheses) -> Tensor:
+    """log of the sum over a beam of p(scene | H) P(H), compared with an empty scene."""
+    return torch.logsumexp(found.score, 0).float()
 
 
 def places(evidence: Evidence) -> list[Place]:

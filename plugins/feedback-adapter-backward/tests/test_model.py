@@ -7,6 +7,7 @@ from torch import nn
 import feedback_adapter as fa
 from fa_backward import BackwardError, GenerativeModel, Place
 from fa_backward.network import Network, find_sites
+from fa_backward.pieces import one_piece
 from feedback_adapter.testing import check_evidence, tiny_outputs, untouched
 
 SIDE = 16
@@ -158,3 +159,15 @@ def test_place_words():
     with pytest.raises(BackwardError, match="2 places for 3"):
         Place(["left", "right"]).bind({}, 3)
     assert isinstance(Place("left") & fa.Labels({"a": 1}), fa.All)
+
+
+def test_one_piece_is_the_one_at_the_place():
+    mask = torch.zeros(32, 32)
+    mask[4:12, 2:12] = mask[18:30, 18:30] = 1
+    mask[4:12, 13:15] = 0.9  # one pixel away: the same piece
+    left = one_piece(mask, torch.tensor([-0.5, -0.6])) * mask
+    assert left[:15].sum() == mask[:15].sum()
+    assert left[15:].sum() == 0
+    right = one_piece(mask, torch.tensor([0.5, 0.6])) * mask
+    assert right[15:].sum() == mask[15:].sum()
+    assert right[:15].sum() == 0

@@ -15,7 +15,7 @@ from fa_backward.search import SearchOptions, rough_scores, search
 SHAPES = {"top": (6, 4, 4), "low": (5, 8, 8), IMAGE: (3, 16, 16)}
 ONE_FRAME = SearchOptions(
     zooms=(1.0,), halves=False, fine=0, top_reach=1, reach=(0, 0), candidates=45, beam=(45,),
-    weights=(1.0, 1.0, 1.0), evidence=(True, True, True),
+    shares=(1.0, 1.0, 1.0), evidence=(True, True, True),
 )  # fmt: skip
 
 
@@ -111,13 +111,13 @@ def test_greedy_is_exhaustive_where_layers_are_independent(model):
 
 def test_offsets_below_the_top_can_only_help(model):
     prior = torch.tensor([0.5, 0.5]).log()
-    options = SearchOptions(**{**vars(ONE_FRAME), "reach": (1, 0), "weights": (1.0, 1.0, 0.0)})
+    options = SearchOptions(**{**vars(ONE_FRAME), "reach": (1, 0), "shares": (1.0, 1.0, 0.0)})
     still = search(
         model,
         network,
         image(),
         prior,
-        SearchOptions(**{**vars(ONE_FRAME), "weights": (1.0, 1.0, 0.0)}),
+        SearchOptions(**{**vars(ONE_FRAME), "shares": (1.0, 1.0, 0.0)}),
     )
     moved = search(model, network, image(), prior, options)
 

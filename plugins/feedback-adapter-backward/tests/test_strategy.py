@@ -21,7 +21,7 @@ KWARGS = {
     "templates": 6,
     "components": 2,
     "search": {
-        "zooms": [1.0], "halves": False, "reach": [0, 0], "weights": [1, 1, 0.5],
+        "zooms": [1.0], "halves": False, "reach": [0, 0], "shares": [1, 1, 0.5],
         "evidence": [True, True, True],
     },
 }  # fmt: skip

@@ -19,6 +19,7 @@ from torch import Tensor
 
 CATEGORIES = ("plane", "ship", "vehicle", "building")
 OBJECT_SIDE, PHOTO_SIDE = 96, 144
+TRAINED = 2400  # photographs that the training may see
 TRAFFIC = {"aeroplane", "boat", "car", "truck", "bus", "train"}
 
 
@@ -133,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=Path, required=True)
     parser.add_argument("--coco", type=Path, required=True)
-    parser.add_argument("--photos", type=int, default=2400)
+    parser.add_argument("--photos", type=int, default=TRAINED)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     photos = photographs(options.coco, "train2014", options.photos)

@@ -29,7 +29,6 @@ from reference import reference  # isort: skip
 from scenes import Pose, place  # isort: skip
 
 FOUND = 0.4  # IoU above which one of two planes counts as found
-SEARCHES = ("backward", "reference")
 TRAINING_SCENES = 24  # of each kind, for the thresholds
 
 
@@ -165,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", default="planes-backward")
     parser.add_argument("--models", type=Path, required=True, help="what finish.py wrote")
-    parser.add_argument("--reference", type=Path, required=True, help="what reference.py wrote")
+    parser.add_argument("--reference", type=Path, help="what reference.py wrote; may be left out")
     parser.add_argument("--objects", type=Path, required=True)
     parser.add_argument("--coco", type=Path, required=True)
     parser.add_argument("--store", type=Path, required=True, help="keeps values between runs")
@@ -177,7 +176,9 @@ def main() -> None:
     until = time.monotonic() + options.seconds
     net = fa.load(options.checkpoint).model
     model = net.generative()
-    searches = {"backward": model, "reference": reference(model, options.reference)}
+    searches = {"backward": model}
+    if options.reference:
+        searches["reference"] = reference(model, options.reference)
     training = bank(options.objects, "train")
     mean = average_plane(training)
     methods = others(options.models, net.net, training, photos(options.coco, "dev"))

@@ -67,7 +67,7 @@ class Activations(nn.Module):
 
     def top(self, index: Tensor, found: Tensor | None = None) -> Posterior:
         """The top's elements under some templates; without `found`, what they expect."""
-        logit, mean = self.templates.logit[index].float(), self.templates.mean[index].float()
+        logit, mean = self.templates.logit[index], self.templates.mean[index]
         return self.settle(0, logit, mean, found)
 
     def predict(self, level: int, above: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ class Activations(nn.Module):
         """For each of some templates, the probability that an element is on and seen."""
         observation = self.observations[0]
         seen = observation.visible * observation.alive[:, None, None]
-        return torch.sigmoid(self.templates.logit[index].float()) * seen
+        return torch.sigmoid(self.templates.logit[index]) * seen
 
     def mismatch(self, level: int, logit: Tensor, mean: Tensor, target: Tensor, alpha: Tensor):
         """How badly each prediction fits the object's true activations, (n, K).

@@ -79,7 +79,7 @@ class Published(Activations):
 
     def gates(self, index: Tensor) -> Tensor:
         """1 where a template's mean is above the threshold, and 0 elsewhere."""
-        return (self.templates.mean[index].float() >= self.thresholds(0).threshold).float()
+        return (self.templates.mean[index] >= self.thresholds(0).threshold).float()
 
     def odds(self, level: int, logit: Tensor, mean: Tensor, found: Tensor, background=None):
         """The log-odds of `settle`, summed over each hypothesis. See `Activations.odds`."""

@@ -240,7 +240,7 @@ def rough_scores(model: Activations, found: Tensor, allowed: Tensor, options) ->
     size = padded.shape[1] * padded.shape[2] * padded.shape[3] * 4
     scores = []
     for chunk in allowed.split(max(1, options.memory // size)):
-        mean, gate = model.templates.mean[chunk].float(), model.gates(chunk)
+        mean, gate = model.templates.mean[chunk], model.gates(chunk)
         fixed = -0.5 * mean**2 / variance - 0.5 * torch.log(2 * math.pi * variance)
         kernel = torch.cat(
             [gate * mean / variance, -0.5 * gate / variance, -gate, (gate * fixed).sum(1, True)], 1
@@ -271,8 +271,8 @@ def _moved_templates(model: Activations, template: Tensor, offset: Tensor):
     templates, rows = model.templates, zip(template.tolist(), offset.tolist(), strict=True)
     pairs = [
         (
-            shift(templates.logit[k].float(), down, right, OFF),
-            shift(templates.mean[k].float(), down, right, 1.0),
+            shift(templates.logit[k], down, right, OFF),
+            shift(templates.mean[k], down, right, 1.0),
         )
         for k, (down, right) in rows
     ]

@@ -23,9 +23,8 @@ class Templates(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], count: int, categories: int):
         super().__init__()
-        half = {"dtype": torch.float16}  # they are most of a checkpoint
-        self.register_buffer("logit", torch.zeros(count, *shape, **half))
-        self.register_buffer("mean", torch.zeros(count, *shape, **half))
+        self.register_buffer("logit", torch.zeros(count, *shape))
+        self.register_buffer("mean", torch.zeros(count, *shape))
         self.register_buffer("spread", torch.ones(shape[0]))
         self.register_buffer("category", torch.zeros(count, dtype=torch.long))
         self.register_buffer("log_prior", torch.zeros(categories, count))

@@ -33,7 +33,7 @@ DATA = {
     "citation": "Renders of the 3D models of FlightGear (Debian's flightgear-data-ai and "
     "flightgear-data-models), on photographs of COCO and made backgrounds.",
 }
-LICENSE = "GPL-2.0-or-later (FlightGear's models, of which it saw renders)"
+LICENSE = "GPL-2.0-or-later (FlightGear's models)"
 
 
 def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -101,8 +101,8 @@ def main() -> None:
             adapter, sampler, options.scenes // 3
         ),
     }
-    metrics = dict(adapter.card.metrics) | {"calibration on dev": measured}
-    adapter.card = dataclasses.replace(adapter.card, metrics=metrics)
+    training = dict(adapter.card.training) | {"calibration on dev": measured}
+    adapter.card = dataclasses.replace(adapter.card, training=training)
     adapter.save(options.checkpoint)
     print(json.dumps(found | measured, indent=1))
 

@@ -36,7 +36,7 @@ def _empty(model: GenerativeModel) -> Published:
     for mine, theirs in zip(net.observations, own.observations, strict=True):
         mine.load_state_dict(theirs.state_dict())
     net.templates.load_state_dict(own.templates.state_dict())
-    net.templates.mean.mul_(torch.sigmoid(own.templates.logit.float()).half())
+    net.templates.mean.mul_(torch.sigmoid(own.templates.logit))
     return net
 
 

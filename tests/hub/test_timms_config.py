@@ -63,7 +63,7 @@ def test_timm_loads_the_same_folder(tmp_path, name, kwargs, size):
 
 
 def test_folders_that_timm_could_not_load_have_no_config_of_timms(tmp_path):
-    own = torchvision.models.resnet18(num_classes=3)
+    own = torchvision.models.squeezenet1_1(num_classes=3)
     with pytest.warns(UserWarning, match="not how it is built"):
         mine = fa.wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), labels=LABELS).save(
             tmp_path / "mine"

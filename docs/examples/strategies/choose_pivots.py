@@ -7,7 +7,9 @@ out on images of which some labels are known. It hides half of what is known of 
 refines with the other half, and compares how well each setting predicts what was hidden.
 """
 
+import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import MaxNLocator
 from skimage import data
 from torchvision.transforms.functional import gaussian_blur
 
@@ -32,8 +34,9 @@ evidence = fa.Labels.from_tensors(truth, torch.ones_like(truth))
 choice = adapter.choose_pivots(
     images, evidence, pivots=["conv_head", "global_pool"], step_sizes=[3, 30], steps=3
 )
-print(choice.chosen)
-print(f"{choice.seconds:.0f} seconds")
+best = choice.chosen
+print(f"{best.pivot}, step size {best.step_size:g}, {best.steps} steps")
+print(f"chosen in {choice.seconds:.0f} seconds")
 
 # %%
 # The trials that ran to the end, the best first. Those that were clearly worse were dropped
@@ -44,6 +47,22 @@ for trial in choice.trials:
         f"{trial.pivot:12} step size {trial.step_size:<4g} {trial.steps} steps: "
         f"gain {trial.gain:+.1f} ± {trial.error:.1f}, cost {trial.cost:.1%}"
     )
+
+# %%
+# The same as a picture: how much is gained after each number of steps.
+figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+for pivot, step_size in dict.fromkeys((t.pivot, t.step_size) for t in choice.trials):
+    own = [t for t in choice.trials if (t.pivot, t.step_size) == (pivot, step_size)]
+    own.sort(key=lambda trial: trial.steps)
+    steps, gains = [t.steps for t in own], [t.gain for t in own]
+    axis.plot(steps, gains, marker="o", label=f"{pivot}, step size {step_size:g}")
+axis.axhline(0, color="0.7", linewidth=1)
+axis.set_xlabel("steps")
+axis.set_ylabel("gain (mean average precision)")
+axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+axis.legend(frameon=False)
+axis.spines[["top", "right"]].set_visible(False)
+figure.savefig("gain_by_pivot_step_size_and_steps.png", dpi=110)
 
 # %%
 # The choice goes into ``refine`` as arguments.

@@ -36,7 +36,8 @@ for _ in range(12):
     (best, gain), *_ = next_label(probabilities, asked, couplings=couplings)
     label = adapter.labels[best]
     answers[label] = int(label in true)
-    probabilities = adapter.refine(prepared, fa.Labels(answers)).probabilities[0]
+    result = adapter.refine(prepared, fa.Labels(answers))
+    probabilities = result.probabilities[0]
     said = "yes" if answers[label] else "no"
     print(f"{label:8} {said:4} expected to mend {gain:.2f} labels")
 
@@ -47,3 +48,7 @@ chances = torch.stack([probabilities[adapter.labels.index(label)] for label in l
 for index in chances.argsort(descending=True)[:6].tolist():
     right = "right" if left[index] in true else "wrong"
     print(f"{left[index]:10} {chances[index]:.0%} {right}")
+
+# %%
+# What was answered, and what moved most:
+result.plot("astronaut_after_twelve_answers.png", top=6)

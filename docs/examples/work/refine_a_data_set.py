@@ -53,6 +53,10 @@ for result in fa.refine_batches(adapter, source()):
     print(moved.sort_values("change")[["image", "label", "before", "after"]].tail(3).round(2))
 
 # %%
+# A result can be drawn, too. This is the last one, of the cup of coffee.
+result.plot("coffee_before_and_after.png", top=6)
+
+# %%
 # The same from the command line, with a Parquet file as the result::
 #
 #     feedback-adapter batch photos/ --evidence known.csv --out refined/ \

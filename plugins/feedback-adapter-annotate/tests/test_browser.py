@@ -345,3 +345,46 @@ def test_a_photo_that_is_dropped_is_shown(driver, playground, tmp_path):
     page.wait()
     assert "is not an image" in page.text("#banner-text")
     page.complaints()
+
+
+def test_clicks_label_pixels(driver, serve, tiny_session, draw, tmp_path):
+    draw(tmp_path / "own.png", size=(64, 32))
+    server = serve(tiny_session(tmp_path, "map"))
+    page = Page(driver, server.url)
+    page.complaints()
+    page.open("#photo=1")
+    page.press("3", waits=False)  # snow
+    box = page.script("const b = document.querySelector('#photo').getBoundingClientRect(); "
+                      "return [b.left, b.top, b.width, b.height]")  # fmt: skip
+    for x, y, shift in [(48, 8, False), (10, 24, True)]:
+        place = [box[0] + (x + 0.5) / 64 * box[2], box[1] + (y + 0.5) / 32 * box[3]]
+        page.script(
+            "document.elementFromPoint(arguments[0], arguments[1]).dispatchEvent(new MouseEvent("
+            "'click', {clientX: arguments[0], clientY: arguments[1], shiftKey: arguments[2], "
+            "bubbles: true}))", *place, shift,
+        )  # fmt: skip
+        page.wait()
+    clicks = server.session.answers.of("own.png").clicks
+    assert [(c.name, c.value) for c in clicks] == [("snow", [48, 8, 1]), ("snow", [10, 24, 0])]
+    result = server.session.refine(0)
+    shares = {change.label: change.after for change in result.changes(0)}
+    assert {label: after for label, (_, after) in page.rows().items()} == pytest.approx(shares)
+    left = page.script("return parseFloat(document.querySelector('.mark').style.left)")
+    assert left == pytest.approx(100 * 48.5 / 64, abs=1e-3)
+    assert page.find("#overlay").is_displayed()
+    page.press("u", "u")
+    assert page.script("return document.querySelectorAll('.mark').length") == 0
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_playground_is_not_wider_than_the_window(driver, playground, width):
+    page = Page(driver, playground.url)
+    page.open("#photo=1&strategy=newton", width)
+    page.press("y")
+    assert page.script("return document.documentElement.scrollWidth") == width
+    page.click("#show-heat")
+    assert page.script("return document.querySelector('#overlay').naturalWidth") == 7
+    if SHOTS:
+        time.sleep(1.8)
+        page.driver.save_screenshot(str(Path(SHOTS) / f"playground-{width}.png"))

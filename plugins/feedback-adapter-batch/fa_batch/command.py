@@ -57,7 +57,7 @@ def batch(
         list[str] | None, typer.Option(help="name=value, for the strategy, e.g. step_size=0.1.")
     ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Images in a file of the results.")] = 1000,
-    batch: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = 32,
     device: Annotated[str, typer.Option(help="Where the model runs, e.g. cuda.")] = "cpu",
 ) -> None:
     """Refine a data set into Parquet files. Started again, it makes only what is missing."""

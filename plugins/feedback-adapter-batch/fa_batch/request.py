@@ -59,15 +59,17 @@ class Request:
         )
 
     def check(self, adapter: fa.Adapter) -> None:
-        """Refine a grey photo, so that what can't be asked for is said before the work.
+        """Refine grey photos, so that what can't be asked for is said before the work.
+
+        There are two, since some pivots can't be with several images only.
 
         Raises:
             FeedbackAdapterError: What is asked for can't be.
         """
         device = next(adapter.model.parameters()).device
-        grey = self.transform(adapter).open(Image.new("RGB", (64, 64), "grey")).to(device)
+        grey = [Image.new("RGB", (64, 64), "grey")] * 2
         label = next(iter(label_outputs(adapter).values())).labels[0]
-        self.refine(adapter, grey, fa.Labels({label: 1}))
+        self.refine(adapter, self.transform(adapter).open(*grey).to(device), fa.Labels({label: 1}))
 
     def transform(self, adapter: fa.Adapter) -> PhotoTransform:
         """How photos become the model's input.

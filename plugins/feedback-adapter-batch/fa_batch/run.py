@@ -104,7 +104,7 @@ def prepare(
     pivots: tuple[str, ...] | str | None = None,
     options: Mapping[str, Any] | None = None,
     shard_size: int = 1000,
-    batch: int = 16,
+    batch: int = 32,
     device: str = "cpu",
 ) -> Job:
     """Open a data set and a checkpoint, and check that one goes with the other.

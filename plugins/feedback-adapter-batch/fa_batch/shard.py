@@ -43,7 +43,7 @@ class Task:
 
     request: Request
     out: Path
-    batch: int = 16
+    batch: int = 32
     device: str = "cpu"
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ MANIFEST = "_manifest.json"
 """Its file in the output folder. Readers of Parquet folders skip names that begin with `_`."""
 
 FORMAT = 1
+ABANDONED = 3600
+"""Seconds after which nobody goes on writing a shard's temporary file."""
 
 
 class OtherRequestError(DataError):
@@ -49,23 +54,23 @@ def open_folder(out: Path, request: Request, labels: Mapping[str, Any]) -> dict[
             f"--out {str(out)!r} holds other files and no {MANIFEST}: name a new or empty folder."
         )
     there = {n: it for n in range(request.shards) if (it := done(out, n, request)) is not None}
-    try:
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        for part in out.glob(".shard-*"):  # what a killed worker was writing
-            part.unlink(missing_ok=True)
-        write_manifest(out, request, labels, there)
-    except OSError as error:
-        raise DataError(
-            f"--out {str(out)!r} can't be written: {error.strerror}. Name a folder that you may "
-            "write to, on a disk with room."
-        ) from error
+        for part in out.glob(".shard-*"):
+            if time.time() - part.stat().st_mtime > ABANDONED:
+                part.unlink(missing_ok=True)
+    write_manifest(out, request, labels, there)
     return there
 
 
 def write_manifest(
     out: Path, request: Request, labels: Mapping[str, Any], there: Mapping[int, Done]
 ) -> None:
-    """Replace the manifest as a whole."""
+    """Replace the manifest as a whole.
+
+    Raises:
+        DataError: It can't be written.
+    """
     said = {
         "format": FORMAT,
         "checkpoint": request.checkpoint,
@@ -74,9 +79,21 @@ def write_manifest(
         "shards": request.shards,
         "done": [dataclasses.asdict(there[number]) for number in sorted(there)],
     }
-    part = out / f".{MANIFEST}"
-    part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    part.replace(out / MANIFEST)
+    part = out / f".{MANIFEST}.{os.getpid()}"
+    with _writing(out):
+        part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        part.replace(out / MANIFEST)
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"--out {str(out)!r} can't be written: {error.strerror}. Name a folder that you may "
+            "write to, on a disk with room. What is done stays."
+        ) from error
 
 
 def _same(out: Path, request: Request) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import tracemalloc
 import weakref
 from io import StringIO
@@ -111,7 +112,8 @@ def test_started_again_it_makes_only_what_is_missing(job, tmp_path):
     whole = pd.read_parquet(out)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     shard_path(out, 1).write_bytes(shard_path(out, 1).read_bytes()[:-9])  # as a full disk leaves it
-    (out / ".shard-000002.parquet.x").write_text("half")
+    (out / ".shard-000002.parquet.x").write_text("half")  # as a killed worker leaves it
+    os.utime(out / ".shard-000002.parquet.x", (0, 0))
     manifest = json.loads((out / MANIFEST).read_text())
     ticks.clear()
     assert job().run(tick=ticks.append).rows == 9

@@ -68,6 +68,7 @@ docs-check: docs ## Open every page of the documentation in a real browser (chro
 bench: $(INSTALLED) ## Measure speed and memory against hand-cut models
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 	$(BIN)/python plugins/feedback-adapter-backward/benchmarks/speed.py
+	$(BIN)/python plugins/feedback-adapter-batch/benchmarks/throughput.py
 
 stress: $(INSTALLED) ## Interrupt refinements, and refine in many threads: nothing may stay behind
 	$(BIN)/python benchmarks/stress.py $(ARGS)

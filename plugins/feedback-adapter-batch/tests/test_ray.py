@@ -72,7 +72,7 @@ def test_a_worker_and_the_driver_are_killed_and_no_row_is_lost(photos, checkpoin
         "--strategy", "residual", "--steps", 300, "--option", "patience=null",
     ]  # fmt: skip
     command = [*ALONE, 'ip link set lo up; exec "$@"', "sh", *map(str, words)]
-    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "COLUMNS": "200"}
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "RAY_worker_niceness": "0"}
 
     def made() -> int:
         return len(list(out.glob("shard-*.parquet")))

@@ -44,6 +44,12 @@ BATCH = 64
 FOLDERS = {"caption-words-lite0": "flickr8k", "coco80-lite0": "coco6k"}
 
 
+def steps_enough(gained: list[float]) -> int:
+    """The fewest steps that gain 95% of the most, which is below 0 where nothing is gained."""
+    least = max(gained) - 0.05 * abs(max(gained))
+    return next(i + 1 for i, gain in enumerate(gained) if gain >= least)
+
+
 def main(
     data: Annotated[Path, typer.Option(help="Folder with flickr8k and coco6k.")],
     checkpoint: str = "caption-words-lite0",
@@ -89,9 +95,8 @@ def main(
     aim = 0.95 * max(gains.get("shipped", [0.0]))
     wanted: dict[tuple[str, int], list[float]] = {}
     for name, gained in gains.items():
-        enough = [i + 1 for i, gain in enumerate(gained) if gain >= 0.95 * max(gained)]
         reached = [i + 1 for i, gain in enumerate(gained) if aim > 0 and gain >= aim]
-        wanted |= {(name, steps): [] for steps in (*enough[:1], *reached[:1])}
+        wanted |= {(name, steps): [] for steps in (steps_enough(gained), *reached[:1])}
     for part in range(min(6, len(parts))):
         for (name, steps), times in wanted.items():
             times.append(refine(part, {**methods[name], "steps": steps})[1])
@@ -99,7 +104,7 @@ def main(
     place = {"checkpoint": checkpoint, "pivot": pivot}
     rows = [r for r in rows if not (place.items() <= r.items() and r["method"] in methods)]
     for name, gained in gains.items():
-        enough = next(i + 1 for i, gain in enumerate(gained) if gain >= 0.95 * max(gained))
+        enough = steps_enough(gained)
         reached = next((i + 1 for i, gain in enumerate(gained) if 0 < aim <= gain), None)
         rows.append(
             {

@@ -105,19 +105,20 @@ def words_from_captions() -> str:
 
 
 def annotation(without: Collection[str] = ()) -> str:
-    """F1 by the number of answers."""
+    """F1 by the number of answers, and how many it takes until F1 is somewhere."""
     rows = _rows("annotation", "caption-words-lite0", without)
     found = {(row.method, row.known, row.metric): row for row in rows}
     answers = sorted({row.known for row in rows if row.metric == "F1"})
+    shown = [count for count in answers if count % 10 == 0]
     goals = [g for g in dict.fromkeys(r.metric for r in rows) if g.startswith("answers until")]
-    heads = ["answers per photo", *(f"{count:g}" for count in answers)]
+    heads = ["answers per photo", *(f"{count:g}" for count in shown)]
     heads += [goal.removeprefix("answers ") for goal in goals]
     lines: list[list[str]] = []
     for method in _methods(rows):
         reached = [found.get((method, answers[-1], goal)) for goal in goals]
-        cells = [_cell(found.get((method, count, "F1"))) for count in answers]
-        name = "without feedback" if method == UNREFINED else method
-        lines.append([name, *cells, *(f"{row.value:g}" if row else "" for row in reached)])
+        cells = [_cell(found.get((method, count, "F1"))) for count in shown]
+        name = method.replace(UNREFINED, "without feedback")
+        lines.append([name, *cells, *(_cell(row, digits=1) for row in reached)])
     return table(heads, lines)
 
 

@@ -50,6 +50,28 @@ def fit_observations(model: Activations, network: Network, scenes: Scenes) -> di
     return report
 
 
+@torch.no_grad()
+def speaks_for(model: Activations, batch: Pairs) -> dict[str, float]:
+    """For each site, the share of true objects whose log-odds are above 0.
+
+    On top it is those of an object's own template; below, of the best component of what the
+    object's true activations above predict.
+    """
+    logit, mean = model.templates.logit[batch.template], model.templates.mean[batch.template]
+    odds = [model.odds(0, logit, mean, batch.found[0])]
+    for level in range(1, len(model.names)):
+        logit, mean = model.predict(level, batch.alone[level - 1])
+        scene, background = batch.found[level], None
+        if level == len(model.names) - 1:
+            background = model.scene_background(scene, logit)
+        if background is None:
+            background = model.log_background(level, scene)
+        each = model.odds(level, logit, mean, scene[:, None], background[:, None])
+        odds.append(each.amax(1))
+    shares = [float((each > 0).double().mean()) for each in odds]
+    return dict(zip(model.names, shares, strict=True))
+
+
 def near(pixels: Tensor, stride: int) -> Tensor:
     """The largest value in each cell and in half a cell (or more) around it."""
     around = 1 if stride == 1 else 2 * stride if stride >= 16 else 3 * stride

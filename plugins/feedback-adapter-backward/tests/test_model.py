@@ -6,6 +6,7 @@ from torch import nn
 
 import feedback_adapter as fa
 from fa_backward import BackwardError, GenerativeModel, Place
+from fa_backward.fitting import pairs, paste, speaks_for
 from fa_backward.network import Network, find_sites
 from fa_backward.pieces import one_piece
 from feedback_adapter.testing import check_evidence, tiny_outputs, untouched
@@ -171,3 +172,38 @@ def test_one_piece_is_the_one_at_the_place():
     right = one_piece(mask, torch.tensor([0.5, 0.6])) * mask
     assert right[15:].sum() == mask[15:].sum()
     assert right[:15].sum() == 0
+
+
+def test_fit_reports_on_every_site(model):
+    assert tuple(model.report) == model.activations.names
+    for found in model.report.values():
+        assert 0 <= found["share"] <= 1
+    assert all(model.options.evidence)
+
+
+def test_the_share_counts_objects_whose_log_odds_are_above_zero(model):
+    objects, masks, _ = shapes(8, seed=1)
+    own = model.activations
+    batch = pairs(
+        own,
+        model.network,
+        paste(objects, masks, grey(torch.rand(8, 1, SIDE, SIDE))),
+        torch.arange(8),
+    )
+    found = speaks_for(own, batch)
+    top = own.top(batch.template, batch.found[0]).log_odds.sum((1, 2, 3))
+    assert found[own.names[0]] == float((top > 0).double().mean())
+    logit, mean = own.predict(1, batch.alone[0])
+    below = own.settle(1, logit, mean, batch.found[1][:, None]).log_odds.sum((2, 3, 4)).amax(1)
+    assert found[own.names[1]] == float((below > 0).double().mean())
+
+
+def test_sites_that_fail_are_left_out_if_asked():
+    objects, masks, names = shapes(8)
+    fitted = GenerativeModel.fit(
+        network(), objects, masks, names, backgrounds=objects * 0 + 0.3, templates=4,
+        components=1, steps=2, batch=2, leave_out=True,
+    )  # fmt: skip
+    for (name, found), used in zip(fitted.report.items(), fitted.options.evidence, strict=True):
+        quiet = name == "image" or found["energy"] <= 0.2
+        assert used == (quiet and found["share"] >= 0.95)

@@ -4,6 +4,8 @@ They are run by hand, some of them once in months, so that nothing else would no
 they import has moved. What is only imported by them is looked at as they import it.
 """
 
+import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SLOW = ["timm", "feedback_adapter.adapter", "fa_evaluate.protocols", "lightning_fabric"]
 FOLDERS = ["benchmarks", "zoo/recipes", "plugins/*/benchmarks", "plugins/*/recipes"]
 
 
@@ -48,11 +51,9 @@ def call(arguments: list[str]) -> str | None:
 
 def main() -> None:
     """Make every call in a child of its own of a process that has imported what is slow."""
-    import timm  # noqa: F401
-    import torch  # noqa: F401
-
-    import feedback_adapter  # noqa: F401
-
+    for name in SLOW:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     wrong: dict[str, str] = {}
     for arguments in calls():
         reader, writer = os.pipe()

@@ -244,12 +244,12 @@ def opened(
     Raises:
         InputError: One can't be read, or the transform isn't known.
     """
+    if isinstance(images, Tensor) and (transform is None or images.dtype != torch.uint8):
+        return images
     several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
     photos = cast("list[Any]", list(images) if several else [images])
-    if isinstance(images, Tensor):
-        if transform is None or images.dtype != torch.uint8:
-            return images
-    elif not photos or not all(isinstance(photo, _PHOTOS) for photo in photos):
+    readable = isinstance(images, Tensor) or all(isinstance(photo, _PHOTOS) for photo in photos)
+    if not photos or not readable:
         return images
     if transform is None:
         raise InputError(

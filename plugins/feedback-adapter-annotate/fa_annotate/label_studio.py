@@ -15,6 +15,7 @@ import dataclasses
 import json
 import logging
 import re
+import secrets
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -234,7 +235,8 @@ class _Backend:
 
     def version(self) -> str:
         """A new one each time, since Label Studio doesn't ask again for a version that it has."""
-        return f"{self.session.title} {datetime.now(UTC).isoformat(timespec='milliseconds')}"
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return f"{self.session.title} {now} {secrets.token_hex(4)}"
 
     async def health(self, _: Request) -> Response:
         return JSONResponse({"status": "UP", "model_class": self.session.title})

@@ -29,8 +29,8 @@ Token = Annotated[
     str | None,
     typer.Option(
         envvar="FEEDBACK_ADAPTER_TOKEN",
-        help="What who uses the page must know, 16 characters or more. Where other machines are "
-        "let in, one is made up if none is given.",
+        help="A password for the page, 16 characters or more. If other machines are let in and "
+        "none is given, one is made up and printed.",
     ),
 ]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]

@@ -13,7 +13,7 @@ import scenes
 import typer
 from camvid_nets import METHODS
 from command import HERE, Data, Device, Out, Seconds, Seeds, Steps, Workers
-from pool import Job, run, time_left
+from pool import Job, Running, run
 from rows import Measured
 
 from fa_dfm import DFM
@@ -30,7 +30,7 @@ def _frames(folder: Path, split: str, device: str, limit: int | None) -> camvid_
     return camvid_task.read(folder, split, device, limit)
 
 
-def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
+def work(job: Job, running: Running) -> tuple[list[Measured], dict[str, DFM]]:
     """Train a method with one seed, and score it on validation and test frames."""
     options = job.settings
     train, val, test = (
@@ -39,16 +39,17 @@ def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DF
     )
     count = ENSEMBLE if job.method == "ensemble" else 1
     method = METHODS["feedforward" if job.method == "ensemble" else job.method]
-    nets = []
-    for i in range(count):
-        seed, seconds = job.seed + 100 * i, time_left(deadline, count - i)
-        if seconds is not None:
-            seconds = min(seconds, options["each"])
-        nets.append(
-            camvid_task.train(
-                method, train, seed, options["steps"], options["weights"], seconds=seconds
-            )
+    nets = [
+        camvid_task.train(
+            method,
+            train,
+            job.seed + 100 * i,
+            options["steps"],
+            options["weights"],
+            **running.training(i, count),
         )
+        for i in range(count)
+    ]
     measured = scenes.score(job.method, nets, test, job.seed)
     measured += [_on_validation(one) for one in scenes.score(job.method, nets, val, job.seed)]
     return measured, {job.method: nets[0]} if count == 1 else {}

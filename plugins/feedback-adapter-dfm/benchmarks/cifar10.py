@@ -12,7 +12,7 @@ import cifar10_task
 import photos
 import typer
 from command import HERE, Data, Device, Out, Seconds, Seeds, Workers
-from pool import Job, run, time_left
+from pool import Job, Running, run
 from rows import Measured
 
 from fa_dfm import DFM
@@ -26,7 +26,7 @@ def _photos(folder: Path, split: str, device: str, limit: int | None) -> cifar10
     return cifar10_task.read(folder, split, device, limit)
 
 
-def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
+def work(job: Job, running: Running) -> tuple[list[Measured], dict[str, DFM]]:
     """Train a method with one seed and score it."""
     options = job.settings
     train, test = (
@@ -35,12 +35,12 @@ def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DF
     )
     count = ENSEMBLE if job.method == "ensemble" else 1
     method = cifar10_task.METHODS["feedforward" if job.method == "ensemble" else job.method]
-    nets = []
-    for i in range(count):
-        seed, seconds = job.seed + 100 * i, time_left(deadline, count - i)
-        if seconds is not None:
-            seconds = min(seconds, options["each"])
-        nets.append(cifar10_task.train(method, train, seed, options["epochs"], seconds=seconds))
+    nets = [
+        cifar10_task.train(
+            method, train, job.seed + 100 * i, options["epochs"], **running.training(i, count)
+        )
+        for i in range(count)
+    ]
     measured = photos.score(job.method, nets, test, job.seed)
     return measured, {job.method: nets[0]} if count == 1 else {}
 

@@ -8,23 +8,27 @@ import json
 import re
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, MutableMapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rows import Measured, write
 from safetensors.torch import save_file
 
 from fa_dfm import DFM
 
-__all__ = ["Job", "run", "time_left"]
+__all__ = ["Job", "Running", "run"]
 
 SPARE = 25.0
 """Seconds at the end of the time limit in which no network is trained."""
+
+POLL = 0.5
+"""Seconds between two looks at how far the trainings are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +48,63 @@ class Job:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """What a reader of the progress sees."""
+        return f"{self.table} {self.method} {self.seed}"
+
+    @property
     def file(self) -> str:
         """The name under which its numbers are kept; settings that change them are part of it."""
         marks = json.dumps(self.settings, default=str, sort_keys=True)
         digest = hashlib.sha256(marks.encode()).hexdigest()[:8]
-        return f"{_slug(f'{self.table} {self.method} {self.seed}')}-{digest}.json"
+        return f"{_slug(self.name)}-{digest}.json"
 
 
-Work = Callable[[Job, float | None], tuple[list[Measured], dict[str, DFM]]]
-"""Does a job before a moment on the clock (`time.time`); returns numbers and networks to keep."""
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """How the trainings of a job are kept, limited and told of.
+
+    Args:
+        job: The job.
+        states: The folder for the states of trainings, from which a later run goes on.
+        told: Is told by job how much of its trainings is done, from 0 to 1, and the last loss.
+        deadline: A moment on the clock (`time.time`) before which trainings end.
+    """
+
+    job: Job
+    states: Path
+    told: MutableMapping[str, tuple[float, float]]
+    deadline: float | None = None
+
+    def training(self, number: int = 0, count: int = 1) -> dict[str, Any]:
+        """Arguments of `fit.fit` for one of the networks of the job.
+
+        Args:
+            number: Which, from 0 on.
+            count: How many there are.
+        """
+        each = self.job.settings.get("each")  # the most seconds that one network trains
+        limits = [] if each is None else [each]
+        if self.deadline is not None:
+            limits.append(max((self.deadline - time.time() - SPARE) / (count - number), 1.0))
+
+        def report(share: float, loss: float) -> None:
+            self.told[self.job.file] = ((number + share) / count, loss)
+
+        return {
+            "seconds": min(limits, default=None),
+            "state_file": self.states / f"{Path(self.job.file).stem}-{number}.safetensors",
+            "report": report,
+        }
+
+    def done(self) -> None:
+        """Remove the states: the numbers of the job are kept now."""
+        for file in self.states.glob(f"{Path(self.job.file).stem}-*.safetensors"):
+            file.unlink()
+
+
+Work = Callable[[Job, Running], tuple[list[Measured], dict[str, DFM]]]
+"""Does a job, and returns its numbers and the networks to keep."""
 
 
 def run(
@@ -67,13 +119,14 @@ def run(
 ) -> list[Measured]:
     """Do the jobs in their order; a job that fails is reported and the others go on.
 
-    Jobs whose numbers are there from an earlier run aren't done again.
+    Jobs whose numbers are there from an earlier run aren't done again, and a training that was
+    cut off goes on from its last state.
 
     Args:
         jobs: The most important first.
         work: A function of a module.
-        out: The folder for `TABLE.json`, for each job's numbers, in
-            `parts/`, and for the networks, in `weights/`.
+        out: The folder for `TABLE.json`, for each job's numbers, in `parts/`, for the networks,
+            in `weights/`, and for trainings that aren't done, in `states/`.
         workers: Processes.
         seconds: No job begins later than this, and trainings end before it.
         notes: What else the table says.
@@ -84,18 +137,28 @@ def run(
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     todo = [job for job in jobs if not (parts / job.file).is_file()]
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        running = {pool.submit(_guarded, work, job, deadline, out / "weights"): job for job in todo}
-        for number, done in enumerate(as_completed(running), 1):
-            job = running[done]
-            try:
-                found, text = done.result()
-            except Exception as error:  # a worker that died takes no other job with it
-                found, text = [], f"failed: {error!r}"
-            console.print(f"{number}/{len(todo)} {job.table} {job.method} {job.seed}: {text}")
-            if found:
-                lines = [dataclasses.asdict(one) for one in found]
-                (parts / job.file).write_text(json.dumps(lines, indent=1) + "\n")
+    context = get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(workers, context) as pool:
+        told = manager.dict()
+        running = {
+            pool.submit(
+                _guarded, work, Running(job, out / "states", told, deadline), out / "weights"
+            ): job
+            for job in todo
+        }
+        number = 0
+        with _bars(console) as bars:
+            for done in _completed(running, told, bars):
+                job, number = running[done], number + 1
+                try:
+                    found, text = done.result()
+                except Exception as error:  # a worker that died takes no other job with it
+                    found, text = [], f"failed: {error!r}"
+                console.print(f"{number}/{len(todo)} {job.name}: {text}")
+                if found:
+                    lines = [dataclasses.asdict(one) for one in found]
+                    (parts / job.file).write_text(json.dumps(lines, indent=1) + "\n")
+                    Running(job, out / "states", told).done()
     measured = [
         Measured(**one)
         for job in jobs
@@ -107,21 +170,49 @@ def run(
     return measured
 
 
-def time_left(deadline: float | None, networks: int = 1) -> float | None:
-    """Seconds that each of so many networks may train, or `None` without a limit."""
-    return None if deadline is None else max((deadline - time.time() - SPARE) / networks, 1.0)
+def _bars(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+    )
+    loss = TextColumn("{task.fields[loss]}")
+    return Progress(*columns, loss, TimeElapsedColumn(), console=console)
 
 
-def _guarded(
-    work: Work, job: Job, deadline: float | None, weights: Path
-) -> tuple[list[Measured], str]:
+def _completed(
+    running: dict[Future[Any], Job], told: MutableMapping[str, tuple[float, float]], bars: Progress
+) -> Generator[Future[Any]]:
+    """The jobs as they end; meanwhile a bar for all, and one for each that trains."""
+    every = bars.add_task("networks", total=len(running), loss="")
+    rows: dict[str, TaskID] = {}
+    left = set(running)
+    while left:
+        ended, left = wait(left, POLL, FIRST_COMPLETED)
+        now = told.copy()
+        for job in running.values():
+            if job.file in now and job.file not in rows:
+                rows[job.file] = bars.add_task(job.name, total=1.0, loss="")
+            if job.file in now:
+                share, loss = now[job.file]
+                bars.update(rows[job.file], completed=share, loss=f"loss {loss:.3f}")
+        for done in ended:
+            row = rows.get(running[done].file)
+            if row is not None:
+                bars.update(row, visible=False)
+            bars.advance(every)
+            yield done
+
+
+def _guarded(work: Work, running: Running, weights: Path) -> tuple[list[Measured], str]:
+    job, deadline = running.job, running.deadline
     if deadline is not None and time.time() > deadline - SPARE:
         return [], "left out, no time"
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = True
     begun = time.monotonic()
     try:
-        measured, networks = work(job, deadline)
+        measured, networks = work(job, running)
         weights.mkdir(parents=True, exist_ok=True)
         for name, net in networks.items():
             file = _slug(f"{job.table} {name} {job.seed}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from binary import score
 from methods import SMALL
-from pool import Job, time_left
+from pool import Job, Running
 from rows import Measured
 from sampling import clicks, scattered
 from triangle_task import Task, train
@@ -63,7 +63,7 @@ TOLD = {
 """What is known in the test, for one triangle and for pairs."""
 
 
-def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DFM]]:
+def work(job: Job, running: Running) -> tuple[list[Measured], dict[str, DFM]]:
     """Train a method with one seed and score it."""
     device, sigmas = job.settings["device"], job.settings["sigmas"]
     task, suffix = Task(**job.settings["task"]), job.settings.get("suffix", "")
@@ -74,7 +74,7 @@ def work(job: Job, deadline: float | None) -> tuple[list[Measured], dict[str, DF
             task,
             job.seed + 100 * i,
             device,
-            seconds=time_left(deadline, count - i),
+            **running.training(i, count),
         )
         for i in range(count)
     ]

@@ -43,7 +43,7 @@ def train(
     *,
     seconds: float | None = None,
     state_file: Path | None = None,
-    report: Callable[[int, float], None] | None = None,
+    report: Callable[[float, float], None] | None = None,
 ) -> DFM:
     """Train one network.
 

@@ -58,7 +58,7 @@ def train(
     *,
     seconds: float | None = None,
     state_file: Path | None = None,
-    report: Callable[[int, float], None] | None = None,
+    report: Callable[[float, float], None] | None = None,
 ) -> DFM:
     """Train one network for so many passes. See `fit.fit` for the last three arguments."""
     net = _make(method, seed)

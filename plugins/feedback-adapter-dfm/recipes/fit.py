@@ -68,8 +68,8 @@ def fit(
     *,
     device: str = "cpu",
     state_file: Path | None = None,
-    every: int = 500,
-    report: Callable[[int, float], None] | None = None,
+    every: int = 100,
+    report: Callable[[float, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train a network in place.
 
@@ -80,7 +80,7 @@ def fit(
         device: "cpu" or "cuda".
         state_file: Where the state of a run is kept; if it is there, the run goes on from it.
         every: How many steps lie between two states.
-        report: Is told the step and its loss now and then.
+        report: Is told how much of the training is done, from 0 to 1, and the loss, now and then.
 
     Returns:
         How it went: steps, seconds, last loss.
@@ -114,7 +114,7 @@ def fit(
         step += 1
         progress = max(step / settings.steps, elapsed)
         if report is not None and step % 20 == 0:
-            report(step, float(loss.detach()))
+            report(min(progress, 1.0), float(loss.detach()))
         if state_file is not None and step % every == 0:
             _save(state_file, net, optimizer, parameters, generator, choose, step)
     net.eval()

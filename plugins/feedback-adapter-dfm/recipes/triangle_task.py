@@ -78,7 +78,7 @@ def train(
     *,
     seconds: float | None = None,
     state_file: Path | None = None,
-    report: Callable[[int, float], None] | None = None,
+    report: Callable[[float, float], None] | None = None,
 ) -> DFM:
     """Train one network on one task. See `fit.fit` for the last three arguments."""
     net = method.make(task.side, seed)

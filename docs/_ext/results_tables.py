@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import tables_annotate
+import tables_backward
 import tables_batch
 import tables_cnnf
 import tables_core
@@ -34,6 +35,7 @@ TABLES: dict[str, Callable[..., str]] = {
     **tables_cnnf.TABLES,
     **tables_core.TABLES,
     **tables_annotate.TABLES,
+    **tables_backward.TABLES,
     **tables_batch.TABLES,
 }
 _log = logging.getLogger(__name__)

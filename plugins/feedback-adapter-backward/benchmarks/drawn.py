@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "recipes" / "training"))
 
 from data import TRAINED, from_arrays, photographs  # noqa: E402
-from scenes import DARKEST, SIDE, Objects, Pose, compose, place  # noqa: E402
+from scenes import DARKEST, SIDE, Objects, Pose, compose, encode, place  # noqa: E402
 
 KINDS = ("nothing", "plain", "clutter", "photo", "two", "occluded")
 PLANE, OTHERS = 0, (1, 2, 3)
@@ -29,12 +29,17 @@ class Drawn:
         seen: (n, planes, SIDE, SIDE) of bool, what is seen of each plane.
         whole: The same with what is hidden.
         brightness: (n, planes), mean colour of each plane.
+        alone: (n, planes, 3, SIDE, SIDE), each plane on nothing, encoded.
+        pose: (n, planes, 3), each plane's longer side as a share of the scene, y and x of its
+            middle from -1 to 1.
     """
 
     images: Tensor
     seen: Tensor
     whole: Tensor
     brightness: Tensor
+    alone: Tensor
+    pose: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,7 +86,8 @@ def _draw(kind: str, n: int, objects: Objects, photographs: Tensor, g) -> Drawn:
         poses = _side_by_side(n, g)
         layers, shown, ground = [layer(planes, pose) for pose in poses], (0, 1), plain
     else:
-        plane = layer(planes, Pose.random(n, g))
+        poses = (Pose.random(n, g),)
+        plane = layer(planes, poses[0])
         behind = photographs[torch.randint(len(photographs), (n,), generator=g)]
         ground = {"nothing": nothing, "clutter": nothing, "photo": behind}.get(kind, plain)
         layers, shown = [plane], (0,)
@@ -93,7 +99,10 @@ def _draw(kind: str, n: int, objects: Objects, photographs: Tensor, g) -> Drawn:
     seen = visible[:, list(shown)]
     whole = torch.stack([layers[i][:, 3] for i in shown], 1)
     colours = torch.stack([layers[i][:, :3].sum((1, 2, 3)) for i in shown], 1)
-    drawn = (images, seen > 0.5, whole > 0.5, colours / whole.sum((2, 3)).clamp(min=1) / 3)
+    alone = torch.stack([encode(layers[i]) for i in shown], 1)
+    pose = torch.stack([torch.stack([p.side, p.y, p.x], 1) for p in poses], 1)
+    shades = colours / whole.sum((2, 3)).clamp(min=1) / 3
+    drawn = (images, seen > 0.5, whole > 0.5, shades, alone, pose)
     if kind == "occluded":
         hidden = 1 - seen.sum((1, 2, 3)) / whole.sum((1, 2, 3)).clamp(min=1)
         keep = (hidden > LEAST_HIDDEN) & (hidden < MOST_HIDDEN)

@@ -8,28 +8,24 @@ A run that ends early, by `--seconds`, goes on where it stopped when the command
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from drawn import KINDS, PLANE, ROOT, SEEDS, Drawn, bank, draw, photos
-from methods import best_threshold, iou, maps, otsu, pieces
-from safetensors.torch import load_file
+from intervals import versions, with_interval
+from methods import iou, pieces
+from rivals import others
 from torch import Tensor
 
 import feedback_adapter as fa
 from fa_backward import GenerativeModel, Instance, Place
 from fa_backward.offsets import shift
 
-from assemble import backbone  # isort: skip  (drawn adds recipes/training to the path)
-from backbone import TOP  # isort: skip
-from reference import reference  # isort: skip
+from reference import reference  # isort: skip  (drawn adds recipes/training to the path)
 from scenes import Pose, place  # isort: skip
 
 FOUND = 0.4  # IoU above which one of two planes counts as found
-TRAINING_SCENES = 24  # of each kind, for the thresholds
 
 
 def one_plane(found: Instance, drawn: Drawn, i: int) -> dict[str, float]:
@@ -93,29 +89,6 @@ def average_plane(objects) -> Tensor:
     return place(pictures, Pose.canonical(len(pictures), "cpu"))[:, 3].mean(0)
 
 
-def others(models: Path, net, objects, photographs) -> dict:
-    """Each other method as a function from an image to a mask, thresholds from training scenes."""
-    trunk, heads = backbone(load_file(models / "models.safetensors"))
-
-    def mask_head(images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return torch.sigmoid(heads.mask(TOP, trunk(images)[0][TOP])[:, PLANE])
-
-    training = [
-        draw(kind, TRAINING_SCENES, objects, photographs, SEEDS["train"])
-        for kind in KINDS
-        if kind != "two"
-    ]
-    images = torch.cat([drawn.images for drawn in training])
-    true = torch.cat([drawn.seen[:, 0] for drawn in training])
-    found = {}
-    for name, method in maps(net, mask_head, PLANE).items():
-        cut = best_threshold(method(images), true)
-        print(f"{name}: threshold {cut:.2f}", flush=True)
-        found[name] = lambda image, method=method, cut=cut: method(image[None])[0] > cut
-    return found | {"otsu": otsu}
-
-
 def measure(store: dict, kind: str, drawn: Drawn, searches, methods, mean, until) -> None:
     """Add values of scenes that weren't measured yet, until the time is up."""
     for i in range(len(drawn)):
@@ -148,14 +121,9 @@ def rows(store: dict) -> list[dict]:
     for key in sorted(store, key=lambda key: (KINDS.index(key.split("/")[0]), key)):
         kind, method = key.split("/")
         for metric in dict.fromkeys(m for values in store[key] for m in values):
-            array = np.array([values[metric] for values in store[key] if metric in values])
-            draws = np.random.default_rng(0).integers(len(array), size=(2000, len(array)))
-            low, high = np.quantile(array[draws].mean(1), [0.025, 0.975])
-            table.append(
-                {"scenes": kind, "method": method, "metric": metric}
-                | {"value": round(float(array.mean()), 3)}
-                | {"low": round(float(low), 3), "high": round(float(high), 3), "n": len(array)}
-            )
+            array = [values[metric] for values in store[key] if metric in values]
+            row = {"scenes": kind, "method": method, "metric": metric}
+            table.append(row | with_interval(array))
     return table
 
 
@@ -192,8 +160,7 @@ def main() -> None:
             options.store.write_text(json.dumps(store))
         if time.monotonic() > until:
             break
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
-    table = {"versions": versions, "machine": platform.machine(), "rows": rows(store)}
+    table = versions() | {"rows": rows(store)}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(table, indent=1) + "\n")
     for row in table["rows"]:

@@ -115,7 +115,7 @@ def search(
     cell = 2 / model.shapes[model.names[0]][1]  # of the top, in a frame's unit
     steps = (0.0, cell / 2) if options.halves else (0.0,)
     frames = [Frame(z, dy, dx) for z in options.zooms for dy in steps for dx in steps]
-    found = _search(model, network, image, log_prior, options, place, frames)
+    found = search_frames(model, network, image, log_prior, options, place, frames)
     if not options.fine:
         return found
     around = []
@@ -125,7 +125,7 @@ def search(
             steps = [cell * step for step in options.fine_shifts]
             around += [Frame(1, 0, 0).around(y, x, z, dy, dx) for dy in steps for dx in steps]
     closer = replace(options, top_reach=0, beam=options.fine_beam)
-    return _search(model, network, image, log_prior, closer, place, around)
+    return search_frames(model, network, image, log_prior, closer, place, around)
 
 
 def _different(found: Hypotheses, cell: float, count: int):
@@ -139,7 +139,8 @@ def _different(found: Hypotheses, cell: float, count: int):
     return kept
 
 
-def _search(model, network, image, log_prior, options, place, frames) -> Hypotheses:
+def search_frames(model, network, image, log_prior, options, place, frames) -> Hypotheses:
+    """One search in given frames only, a list of `Frame`. See `search`."""
     views = torch.cat([frame.look(image[None]) for frame in frames])
     found = model.normalise(network(views))
     allowed = torch.where(torch.isfinite(log_prior[model.templates.category]))[0]

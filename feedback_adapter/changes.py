@@ -145,7 +145,7 @@ def table_of(
     )
     table.add_column("label", overflow="fold")
     for column in ("before", "after", "change"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("")
     marks = {True: "right", False: "wrong", None: ""}
     for change in changes:

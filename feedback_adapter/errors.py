@@ -49,7 +49,8 @@ class PhotosError(InputError):
         """The number of each photo that can't be read, and why."""
         some = [f"Photo {row}: {error}" for row, error in list(self.unread.items())[:show]]
         more = f" And {len(self.unread) - show} more." if len(self.unread) > show else ""
-        super().__init__(f"{len(self.unread)} can't be read. {' '.join(some)}{more}")
+        photos = "1 photo" if len(self.unread) == 1 else f"{len(self.unread)} photos"
+        super().__init__(f"{photos} can't be read. {' '.join(some)}{more}")
 
 
 class ModelError(FeedbackAdapterError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -13,13 +14,16 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from feedback_adapter.errors import FeedbackAdapterError, InputError
+from feedback_adapter.errors import FeedbackAdapterError, InputError, did_you_mean
 
 __all__ = ["Photo", "as_rgb", "read_photo"]
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Tensor"
 """A file, a Pillow image, an array (height, width[, 1, 3 or 4]) of uint8 or uint16, or a tensor
 ([1, 3 or 4,] height, width) of uint8 or uint16."""
+
+_LOOKED_AT = 1000
+"""So many names of a folder are compared with that of a file that isn't there."""
 
 _CHANNELS = (1, 3, 4)
 _SIXTEEN_BITS = (("I", "PNG"), ("I", "PPM"))  # older Pillow's mode for them, and today's
@@ -82,14 +86,27 @@ def read_photo(file: str | os.PathLike[str] | BinaryIO, name: str | None = None)
     name = repr(os.fspath(cast("str", file)) if name is None else name)
     with _named(name):
         if isinstance(file, (str, os.PathLike)) and not (path := Path(file)).is_file():
-            what = "is a folder" if path.is_dir() else "isn't a regular file"
-            raise InputError(
-                f"{name} can't be read: it {what}."
-                if path.exists()
-                else f"There is no image {name}."
-            )
+            raise InputError(_why_not(path, name))
         with Image.open(file) as photo:
             return _rgb(photo)
+
+
+def _why_not(path: Path, name: str) -> str:
+    if path.is_dir():
+        return f"{name} can't be read: it is a folder. Name the photos in it, as in {path / '*'}."
+    if path.exists():
+        return f"{name} can't be read: it isn't a regular file. Save the photo as a file."
+    if str(path).startswith(("http:/", "https:/")):
+        return f"There is no image {name}: photos aren't fetched. Download it, and name the file."
+    beside: list[str] = []
+    with contextlib.suppress(OSError):
+        beside = [entry.name for entry in itertools.islice(os.scandir(path.parent), _LOOKED_AT)]
+    if not path.parent.is_dir():
+        return f"There is no image {name}, nor its folder. Look how it is written."
+    near = did_you_mean(path.name, beside)
+    return f"There is no image {name}. " + (
+        near if near.startswith("Did you mean") else f"Look what is in {str(path.parent)!r}."
+    )
 
 
 def _rgb(photo: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -88,7 +89,7 @@ class PhotoTransform:
             )
         unread: dict[int, InputError] = {}
         numbered = enumerate(photos)
-        while some := list(itertools.islice(numbered, size)):
+        while some := list(itertools.islice(numbered, min(size, sys.maxsize))):
             read: dict[int, Tensor] = {}
             for row, photo in some:
                 try:

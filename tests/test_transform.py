@@ -48,7 +48,7 @@ def test_batches_read_everything_but_the_bad_ones_and_say_so_at_the_end(tmp_path
     assert sorted(found) == [0, 1, 3, 4, 5]
     assert all(torch.equal(found[row], TRANSFORM(files[row])) for row in found)
     assert list(caught.value.unread) == [2, 6]
-    assert "2 can't be read. Photo 2: There is no image" in str(caught.value)
+    assert "2 photos can't be read. Photo 2: There is no image" in str(caught.value)
     assert isinstance(caught.value, InputError)
     assert [rows for rows, _ in TRANSFORM.batches(photos, 3)] == [[0, 1, 2], [3, 4]]
 

@@ -79,7 +79,11 @@ def config_of(folder: Path) -> Path:
     if file.is_file():
         return file
     if not old.is_file():
-        raise CheckpointError(f"{folder} has no {CONFIG}: it isn't a checkpoint.")
+        raise CheckpointError(
+            f"{str(folder)!r:.400} has no {CONFIG}: it isn't a checkpoint. "
+            "`feedback-adapter zoo list` lists those that are installed, and adapter.save(folder) "
+            "makes one."
+        )
     if "pretrained_cfg" in (timms := read_json(old)) or isinstance(timms.get("architecture"), str):
         raise CheckpointError(
             f"{folder} has no {CONFIG}, but a {OLD_CONFIG} of timm's: "
@@ -108,17 +112,21 @@ def find(name: str | Path) -> Path:
     if str(name).startswith(HUB):
         return fetch(str(name), CONFIG, optional=(CARD,))
     folder = Path(str(name).removeprefix(LOCAL))
+    if not str(name).strip():
+        raise CheckpointError("There is no name: give that of a checkpoint, or a folder.")
     try:
         if folder.is_dir():
             config_of(folder)
             return folder
     except OSError as error:  # too long, or no permission
-        raise CheckpointError(f"{shortly(str(name))} can't be read: {error.strerror}.") from error
+        raise CheckpointError(f"{str(name)!r:.400} can't be read: {error.strerror}.") from error
     known = [spec.name for spec in plugins.plugins().all("checkpoints")]
     if str(name) not in known:
         hint = did_you_mean(str(name), known)
         hint += "" if known else " Install feedback-adapter-zoo for some."
-        raise CheckpointError(f"There is no checkpoint or folder {shortly(str(name))}. {hint}")
+        if (folder.parent / CONFIG).is_file() and folder.exists():
+            hint = f"It is a file of one: name its folder, {str(folder.parent)!r:.400}."
+        raise CheckpointError(f"There is no checkpoint or folder {str(name)!r:.400}. {hint}")
     return plugins.checkpoint(str(name)).path
 
 

@@ -97,7 +97,10 @@ def _usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     if not message or context is None:  # empty where help was shown instead
         return message
-    return f"{message.rstrip('.')}. See {context.command_path} --help."
+    invalid = getattr(error.__cause__, "errors", list)()  # typer's message leaves out the word
+    given = f" Given: {invalid[0]['input']!r}." if invalid else ""
+    end = "" if message.endswith("?") else "."
+    return f"{message.rstrip('.')}{end}{given} See {context.command_path} --help."
 
 
 def _system(error: OSError) -> str:

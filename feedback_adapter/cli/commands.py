@@ -14,15 +14,27 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from feedback_adapter.errors import PluginError
+from feedback_adapter.errors import PluginError, did_you_mean
 from feedback_adapter.installed import entry_points, origin, reason
 
-__all__ = ["GROUP", "WithPlugins", "load"]
+__all__ = ["GROUP", "Commands", "WithPlugins", "load"]
 
 GROUP = "feedback_adapter_commands"
 
 
-class WithPlugins(TyperGroup):
+class Commands(TyperGroup):
+    """Commands; a word that is none of them is answered with those that are near."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command to run."""
+        word = args[0]
+        if not word.startswith("-") and self.get_command(ctx, word) is None:
+            near = did_you_mean(word, self.list_commands(ctx), show=20)
+            ctx.fail(f"No such command {word!r}. {near}")
+        return super().resolve_command(ctx, args)
+
+
+class WithPlugins(Commands):
     """The commands of the library, and those that installed distributions add."""
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -15,10 +15,19 @@ from feedback_adapter.errors import DataError, EvidenceError, OptionsError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
     from feedback_adapter.evidence.base import Evidence
 
-__all__ = ["check_place", "console", "options_of", "print_json", "progress_bar", "said"]
+__all__ = [
+    "check_place",
+    "console",
+    "options_of",
+    "print_json",
+    "print_table",
+    "progress_bar",
+    "said",
+]
 
 console = Console()
 
@@ -37,6 +46,19 @@ def print_json(value: Any) -> None:
             "it without --json, and use other options or images."
         ) from error
     sys.stdout.write(text + "\n")
+
+
+NARROW = 60
+"""In a terminal of fewer columns, tables have no lines: the room is for what they say."""
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output, of which nothing is cut off."""
+    for column in table.columns:
+        column.overflow = "fold"
+    if console.width < NARROW:
+        table.box, table.padding, table.pad_edge = None, (0, 1, 0, 0), False
+    console.print(table)
 
 
 def check_place(path: Path, option: str) -> None:

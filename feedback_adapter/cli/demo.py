@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_adapter.cli.common import check_place, console, print_json
+from feedback_adapter.cli.common import check_place, console, print_json, print_table
 from feedback_adapter.cli.photos import PHOTOS, Photo
 from feedback_adapter.errors import DataError
 
@@ -67,7 +67,7 @@ def demo(
             continue
         console.print()
         console.print(f"{path.name}, {photo.checkpoint}: {photo.told}.", highlight=False)
-        console.print(table_of(changes, "", several=False, truth=truth))
+        print_table(table_of(changes, "", several=False, truth=truth))
         console.print(sentence, highlight=False)
         console.print(f"Picture: {picture}", highlight=False, soft_wrap=True)
     if json:

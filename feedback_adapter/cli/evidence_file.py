@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "evidence_of", "read_rows", "rows_of"]
 
-FILE, KNOW, KNOW_NOT, COARSE, TEXT = "file", "know", "know_not", "know_coarse", "text"
+OURS = FILE, KNOW, KNOW_NOT, COARSE, TEXT = "file", "know", "know_not", "know_coarse", "text"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +60,12 @@ def read_rows(path: Path) -> list[Row]:
     except (OSError, UnicodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise EvidenceError(f"{where} can't be read as a CSV file in UTF-8: {why}.") from error
-    columns = lines[0][1] if lines else []
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if FILE not in columns or "" in columns or twice:
-        raise EvidenceError(
-            f"{where} must begin with a line of different column names, one of them {FILE!r}; it "
-            f"begins with {columns!r:.200}."
-        )
+    columns = _columns(lines[0][1] if lines else [], where)
     rows: list[Row] = []
     for number, cells in lines[1:]:
         here = f"{where}, line {number}"
+        while len(cells) > len(columns) and not cells[-1]:
+            cells.pop()
         if len(cells) > len(columns):
             raise EvidenceError(f"{here} has {len(cells)} cells for {len(columns)} columns.")
         given = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
@@ -79,9 +75,30 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def _columns(names: list[str], where: str) -> list[str]:
+    """The first line, without what a spreadsheet appends; the columns of ours in lower case."""
+    while names and not names[-1]:
+        names.pop()
+    columns = [name.lower() if name.lower() in OURS else name for name in names]
+    begins = f"it begins with {names!r:.200}"
+    if FILE not in columns:
+        other = next((mark for mark in ";\t" if len(names) == 1 and mark in names[0]), None)
+        help_ = (
+            f"Columns are separated by commas, and not by {other!r}."
+            if other
+            else f"The column {FILE!r} names the photo."
+        )
+        raise EvidenceError(f"{where} has no column {FILE!r}: {begins}. {help_}")
+    twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
+    if twice or "" in columns:
+        what = f"two columns {twice[0]!r}" if twice else "a column without a name"
+        raise EvidenceError(f"{where} has {what}: {begins}. Each column needs a name of its own.")
+    return columns
+
+
 def _row(given: dict[str, str], folder: Path, here: str) -> Row:
     file = given.pop(FILE, "")
-    if not file:
+    if not file or "\0" in file:
         raise EvidenceError(f"{here} names no photo in the column {FILE!r}.")
     coarse, text = given.pop(COARSE, ""), given.pop(TEXT, "")
     labels: dict[str, float] = {}
@@ -99,7 +116,8 @@ def _row(given: dict[str, str], folder: Path, here: str) -> Row:
         if not 0 <= value <= 1:
             raise EvidenceError(
                 f"{here}, column {label!r} is {cell!r:.80}: it must be 1 (there), 0 (not there), a "
-                "number between them, or empty where it isn't known."
+                "number between them, or empty where it isn't known. Words go into the columns "
+                f"{', '.join(map(repr, OURS[1:]))}."
             )
         if labels.setdefault(label, value) != value:
             raise EvidenceError(f"{here} says two things of {label!r}.")

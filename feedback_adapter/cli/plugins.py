@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from feedback_adapter.cli.common import console, print_json
+from feedback_adapter.cli.common import print_json, print_table
 
 __all__ = ["list_plugins"]
 
@@ -33,4 +33,4 @@ def list_plugins(
         style = "red" if info.status == "FAILED" else ""
         cells = info.name, info.distribution, info.version, info.status, info.reason or adds
         table.add_row(*map(escape, cells), style=style)
-    console.print(table)
+    print_table(table)

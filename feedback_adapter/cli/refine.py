@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feedback_adapter.cli.clicks import clicked
-from feedback_adapter.cli.common import check_place, console, options_of, print_json, said
+from feedback_adapter.cli.common import (
+    check_place,
+    console,
+    options_of,
+    print_json,
+    print_table,
+    said,
+)
 from feedback_adapter.cli.evidence_file import evidence_of, read_rows, rows_of
 from feedback_adapter.errors import (
     EvidenceError,
@@ -153,7 +160,7 @@ def refine(
             for index, row in enumerate(rows):
                 described[row] |= entries[index]
                 if not json:
-                    console.print(result.rich_table(top, index, title=str(photos[row])))
+                    print_table(result.rich_table(top, index, title=str(photos[row])))
                 why = None
                 if explain is not None:
                     why = _explained(result, explain, index, described[row], json=json)
@@ -197,7 +204,7 @@ def _explained(
         return None
     entry["explanation"] = why.to_dict()
     if not json:
-        console.print(why.rich_table(why.heading))
+        print_table(why.rich_table(why.heading))
     return why
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from feedback_adapter.cli.common import console, print_json
+from feedback_adapter.cli.common import print_json, print_table
 from feedback_adapter.errors import CheckpointError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def sites(
     table = Table(title=escape(f"{model}: {len(found)} sites"), title_justify="left")
     for heading in ("site", "shape", "layout"):
         table.add_column(heading, overflow="fold")
-    table.add_column("depth", justify="right")
-    table.add_column("tail", justify="right")
+    table.add_column("depth", justify="right", no_wrap=True)
+    table.add_column("tail", justify="right", no_wrap=True)
     for site in found:
         shape = "x".join(map(str, site.shape[1:]))
         table.add_row(
             escape(site.name), shape, site.layout, f"{site.depth:.0%}", f"{site.tail_cost:.0%}"
         )
-    console.print(table)
+    print_table(table)
 
 
 def _adapter(name: str) -> tuple[Adapter, tuple[int, int] | None]:

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_adapter.cli.common import console, print_json
+from feedback_adapter.cli.commands import Commands
+from feedback_adapter.cli.common import console, print_json, print_table
 from feedback_adapter.errors import FeedbackAdapterError
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The trained checkpoints at hand.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="The trained checkpoints at hand.", no_args_is_help=True)
 
 _ANSWERS = {True: "yes", False: "no", None: "damaged"}
 
@@ -48,7 +49,7 @@ def list_checkpoints(
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(escape(row["name"]), _ANSWERS[row["photos"]], escape(row["summary"]))
-    console.print(table)
+    print_table(table)
 
 
 def _takes_photos(folder: Path) -> bool | None:

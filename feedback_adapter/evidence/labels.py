@@ -274,13 +274,17 @@ def parse_labels(text: str) -> Labels:
     """Labels from the command line: `dog,-snow,beach=0.8` (minus: known to be absent)."""
     values: dict[str, float] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
-        name, _, number = item.partition("=")
+        name, equals, number = item.partition("=")
         value = 0.0 if name.startswith("-") else 1.0
-        if number:
+        if equals:
             try:
                 value = float(number)
             except ValueError:
-                raise EvidenceError(f"{number!r} in {item!r} isn't a number in [0, 1].") from None
+                value = -1.0
+            if not 0 <= value <= 1:
+                raise EvidenceError(f"{number!r} in {item!r} isn't a number in [0, 1].")
+            if name.startswith("-"):
+                raise EvidenceError(f"{item!r} isn't clear: leave out the minus, or the number.")
         name = name.removeprefix("-")
         if values.setdefault(name, value) != value:
             raise EvidenceError(

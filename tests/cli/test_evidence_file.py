@@ -40,13 +40,23 @@ def test_rows(table):
     ]
 
 
+def test_a_spreadsheet_begins_with_capitals_and_ends_with_empty_columns(table):
+    path = table("File,dog,Know,,\na.png,1,snow,,\n")
+    assert read_rows(path) == [Row(path.parent / "a.png", {"snow": 1, "dog": 1})]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must begin with a line of different column names"),
-        ("photo,dog\na.png,1\n", "one of them 'file'; it begins with ['photo', 'dog']"),
-        ("file,dog,dog\na.png,1,0\n", "different column names"),
-        ("file,dog,\na.png,1,\n", "different column names"),
+        ("", "has no column 'file': it begins with []. The column 'file' names the photo."),
+        ("photo,dog\na.png,1\n", "no column 'file': it begins with ['photo', 'dog']."),
+        ("file;dog\na.png;1\n", "Columns are separated by commas, and not by ';'."),
+        ("file\tdog\na.png\t1\n", "Columns are separated by commas, and not by '\\t'."),
+        ("file,dog,dog\na.png,1,0\n", "has two columns 'dog'"),
+        ("File,FILE\na.png,1\n", "has two columns 'file'"),
+        ("file,,dog\na.png,,1\n", "has a column without a name"),
+        ("file,dog\na\0.png,1\n", "line 2 names no photo in the column 'file'"),
+        ("file,known\na.png,dog\n", "Words go into the columns 'know', 'know_not', 'know_coarse'"),
         ("file,dog\n", "has no line after that of the column names"),
         ("file,dog\n,1\n", "line 2 names no photo in the column 'file'"),
         ("file,dog\na.png,1,1\n", "line 2 has 3 cells for 2 columns"),
@@ -142,7 +152,7 @@ def test_a_photo_that_cannot_be_read_does_not_end_the_run(
     words = ["refine", photos[0], broken, photos[1], "-c", checkpoint, "--know", "dog"]
     code, out, err = command_line(*words, "--json", "--save-plot", tmp_path / "p.png")
     assert code == 2
-    assert err.startswith("Error: 1 can't be read. Photo 2: ")
+    assert err.startswith("Error: 1 photo can't be read. Photo 2: ")
     assert err.count("\n") == 1
     images = json.loads(out)["images"]
     assert [set(image) >= {"file", "predictions"} for image in images] == [True, False, True]

@@ -41,7 +41,12 @@ def refused(ran: tuple[int, str, str]) -> str:
         (["--pivots", ""], "--pivots '' names no site"),
         (["--pivots", "conv1#²"], "no site 'conv1#²'"),
         (["--top", "-1"], "Invalid value for '--top'"),
+        (["--top", "-1"], "-1"),
         (["--top", "many"], "Invalid value for '--top'"),
+        (["--top", "many"], "'many'"),
+        (["--evidence", "labels=dog=nan"], "'nan' in 'dog=nan' isn't a number in [0, 1]."),
+        (["--evidence", "labels=dog="], "'' in 'dog=' isn't a number in [0, 1]."),
+        (["--evidence", "labels=-dog=1"], "'-dog=1' isn't clear: leave out the minus, or"),
         (["--model", "resnet18"], "only one of them can be used"),
         (["--weights", "x.safetensors"], "--weights 'x.safetensors' needs --model"),
         (["--knw", "dog"], "No such option: --knw"),
@@ -70,8 +75,10 @@ def test_refine(command_line, checkpoint, photos, words, message, tmp_path, monk
         (["labels", "nowhere"], "There is no checkpoint or folder 'nowhere'."),
         (["labels"], "Missing argument 'checkpoint'. See "),
         (["zoo", "show", "Caption-Words-Lite0"], "Did you mean 'caption-words-lite0'"),
-        (["zoo", "lst"], "No such command 'lst'"),
-        (["Refine"], "No such command 'Refine'"),
+        (["zoo", "lst"], "No such command 'lst'. Did you mean 'list'? See feedback-adapter zoo"),
+        (["Refine"], "No such command 'Refine'. Did you mean 'refine'? See feedback-adapter --"),
+        (["labels", ""], "There is no name: give that of a checkpoint, or a folder."),
+        (["labels", "made/feedback_adapter.json"], "a file of one: name its folder, 'made'."),
         (
             ["refine", "--know", "dog"],
             "There is no photo: name at least one, or an --evidence-file.",
@@ -82,7 +89,48 @@ def test_other_commands(command_line, words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("not a folder")
     Path("broken").mkdir()
+    Path("made").mkdir()
+    Path("made/feedback_adapter.json").write_text("{}")
     assert message in refused(command_line(*words))
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        (
+            "photos",
+            "'photos' can't be read: it is a folder. Name the photos in it, as in photos/*.",
+        ),
+        ("photos/Dog.PNG", "There is no image 'photos/Dog.PNG'. Did you mean 'dog.png'?"),
+        ("photos/~", "There is no image 'photos/~'. Look what is in 'photos'."),
+        ("phtos/dog.png", "There is no image 'phtos/dog.png', nor its folder."),
+        ("https://example.com/dog.png", "photos aren't fetched. Download it, and name the file."),
+        ("/dev/null", "it isn't a regular file. Save the photo as a file."),
+    ],
+)
+def test_photos_that_are_none(command_line, checkpoint, photo, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("photos/dog.png").write_bytes(b"")
+    ran = command_line("refine", photo, "-c", checkpoint, "--know", "dog")
+    assert message in refused(ran)
+
+
+def test_more_photos_at_a_time_than_any_machine_has(command_line, checkpoint, photos):
+    words = ["-c", checkpoint, "--know", "dog", "--batch", str(10**20)]
+    code, out, _ = command_line("refine", photos[0], *words)
+    assert code == 0
+    assert "dog" in out
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_nothing_is_cut_off_in_a_narrow_terminal(command_line, checkpoint, photos, width):
+    words = ["-c", checkpoint, "--know", "dog", "--know-not", "snow"]
+    for command in (["refine", photos[0], *words], ["sites", checkpoint], ["zoo", "list"]):
+        code, out, _ = command_line(*command, columns=width)
+        assert code == 0
+        assert "…" not in out
+        assert max(map(len, out.splitlines())) <= width
 
 
 def test_pivots_of_a_strategy_that_has_none(command_line, tmp_path, checkpoint, photos):

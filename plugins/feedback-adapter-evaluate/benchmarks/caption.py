@@ -2,6 +2,9 @@
 
     python caption.py --data DATA --out ../results/caption.json
 
+This takes hours on one core. `--strategy clamp --no-baselines --add` measures one strategy, and
+puts its rows into the file in place of the old ones.
+
 `feedback-adapter evaluate flickr8k-caption-lite0 --protocol caption` measures the same without the
 baselines, which need the training images.
 """
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -18,17 +22,18 @@ import typer
 
 import feedback_adapter as fa
 from fa_evaluate.baselines.caption_neighbours import Neighbours
+from fa_evaluate.data.base import LabelledImages
 from fa_evaluate.data.flickr8k import read_captions
 from fa_evaluate.data.words import targets_for
 from fa_evaluate.methods import strategies_of
 from fa_evaluate.protocols.caption import CaptionProtocol
 from fa_evaluate.request import Request
-from fa_evaluate.rows import write_rows
+from fa_evaluate.rows import Row, read_rows, write_rows
 from fa_evaluate.tables import markdown
 from feedback_adapter.batches import in_batches
 
 CHECKPOINT = "flickr8k-caption-lite0"
-STRATEGIES = ["newton", "residual", "residual-reference"]
+STRATEGIES = ["clamp", "newton", "residual", "residual-reference"]
 """With one pivot the layer-wise form is the same computation: `--strategy layerwise` shows it."""
 NEIGHBOURS, SHARE = 20, 0.5
 """Of the baseline that mixes the image's own vector with its neighbours', chosen on dev."""
@@ -43,6 +48,8 @@ def main(
     known: Annotated[str, typer.Option(help="Percent of the words.")] = "25,50,75,100",
     draws: Annotated[int, typer.Option(help="At least 3.")] = 3,
     limit: Annotated[int | None, typer.Option(help="The first so many photos.")] = None,
+    baselines: Annotated[bool, typer.Option(help="They look at the training images.")] = True,
+    add: Annotated[bool, typer.Option("--add", help="Keep the other rows of --out.")] = False,
 ) -> None:
     """Measure, print a table, write the results."""
     request = Request.of(checkpoint, data, split=split, limit=limit, strategies=tuple(strategy))
@@ -58,31 +65,45 @@ def main(
         torch.from_numpy(targets_for([captions[1:] for captions in told], labels)),
         labels,
     )
-    photos = request.photos(train)
-
-    def vectors(rows: torch.Tensor) -> torch.Tensor:
-        note(f"training images from {int(rows[0]) + 1} of {len(photos)}")
-        return adapter.unrefined(photos[rows])["caption"]
-
-    theirs = in_batches(vectors, len(photos)), torch.from_numpy(train.targets)
     protocol = CaptionProtocol(
         known=[float(share) for share in known.split(",")], draws=draws, reliability=reliability
     )
-    baselines = {
-        "neighbours in words": Neighbours(*theirs, NEIGHBOURS),
-        "image and neighbours in words": Neighbours(*theirs, NEIGHBOURS, SHARE),
-    }
     methods = strategies_of(request)
-    methods["residual, untuned"] = {"strategy": "residual", "options": fa.ResidualOptions()}
+    if "residual" in methods:
+        methods["residual, untuned"] = {"strategy": "residual", "options": fa.ResidualOptions()}
     rows = protocol.run(
         adapter, request.photos(own), [of[name] for name in own.names], own.targets, methods,
-        note, checkpoint=request.config["name"], baselines=baselines,
+        note, checkpoint=request.config["name"],
+        baselines=neighbours(request, train) if baselines else {},
     )  # fmt: skip
     if out is not None:
+        rows = kept(out, rows) if add else rows
         write_rows(out, rows, [protocol.seed], split=split, draws=draws, known_unit=KNOWN_UNIT)
     print(file=sys.stderr)
     for names in (["CIDEr, ", "BLEU-4, "], ["gain, "], ["left out"], ["mAP"]):
         print(markdown([row for row in rows if any(name in row.metric for name in names)]))
+
+
+def neighbours(request: Request, train: LabelledImages) -> dict[str, Neighbours]:
+    """What is there to be compared with: it takes words from the captions of training images."""
+    photos = request.photos(train)
+
+    def vectors(rows: torch.Tensor) -> torch.Tensor:
+        note(f"training images from {int(rows[0]) + 1} of {len(photos)}")
+        return request.adapter.unrefined(photos[rows])["caption"]
+
+    theirs = in_batches(vectors, len(photos)), torch.from_numpy(train.targets)
+    return {
+        "neighbours in words": Neighbours(*theirs, NEIGHBOURS),
+        "image and neighbours in words": Neighbours(*theirs, NEIGHBOURS, SHARE),
+    }
+
+
+def kept(out: Path, rows: list[Row]) -> list[Row]:
+    """The rows of the file that weren't measured again, and then these."""
+    key = attrgetter("checkpoint", "method", "known", "metric")
+    again = set(map(key, rows))
+    return [row for row in read_rows(out) if key(row) not in again] + rows
 
 
 def note(text: str) -> None:

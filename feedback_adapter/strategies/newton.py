@@ -186,6 +186,8 @@ class GaussNewton(Moving):
         ends = [evidence.read(outputs) for outputs in (self.here, there, self.unrefined)]
         plane = Plane(ends[0], ends[1], ends[2], gram, self.weight, evidence)
         ahead, back = plane.lowest(both).unbind(1)
+        if first:  # the gradient says which way is down, also where the tail bends before the probe
+            ahead = ahead.abs()
         self.length = plane.square(ahead, back)
         self.points = _plus(self.points, directions, ahead * size)
         for point, change in zip(self.points, changes, strict=False):
@@ -236,5 +238,5 @@ def _where(which: Tensor, some: Sequence[Tensor], others: Sequence[Tensor]) -> l
 
 def _mean_square(activation: Tensor) -> Tensor:
     """Each image's mean square activation, (batch, 1, ..., 1), at least 1e-12."""
-    mean = activation.detach().square().flatten(1).mean(1).clamp(min=1e-12)
-    return like(mean, activation)
+    mean = exact(activation).square().flatten(1).mean(1).clamp(min=1e-12)
+    return mean.reshape(-1, *[1] * (activation.ndim - 1))

@@ -190,6 +190,29 @@ def test_it_gains_on_a_small_transformer_as_residual_does(seed):
     assert result.improved.all()
 
 
+@pytest.mark.parametrize("seed", [12, 33, 58, 103])
+def test_it_gains_where_the_tail_bends_before_the_probe(seed):
+    """There the secant says up where the gradient says down, and no shorter step helped."""
+    torch.manual_seed(seed)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, 2)
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.second.weight = self.first.weight
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x):
+            features = self.first(self.first(self.stem(x).relu().mean((2, 3)))).relu()
+            return self.head(self.second(features))
+
+    images = torch.rand(3, 3, 32, 32)
+    adapter = fa.wrap(Net().eval(), labels=["a", "b"])
+    result = adapter.refine(images, fa.Labels({"a": 1}), strategy="newton", pivots="stem")
+    assert result.improved.all()
+
+
 @pytest.mark.parametrize(("steps", "most"), [(1, 1e-6), (2, 1e-5), (3, 2e-5), (8, 1e-5)])
 @pytest.mark.parametrize("pivots", ["global_pool", "layer4", ["layer3", "layer4"]])
 def test_an_image_alone_is_as_in_a_batch_in_float32(steps, most, pivots):

@@ -24,6 +24,7 @@ from feedback_adapter.sites import Site
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.loop import Log, Stop, iterate
 from feedback_adapter.strategies.moving import Moving, Point, clones, or_zeros
+from feedback_adapter.strategies.plane import exact
 from feedback_adapter.strategies.solvers import SOLVERS, Adam, Solver, take
 
 __all__ = ["Descent", "DescentOptions", "descend"]
@@ -225,5 +226,5 @@ def descend(
 
 def _rms(activation: Tensor) -> Tensor:
     """Root mean square of each image's activation, (batch, 1, ..., 1), at least 1e-6."""
-    mean = activation.detach().square().flatten(1).mean(1).sqrt().clamp(min=1e-6)
+    mean = exact(activation).square().flatten(1).mean(1).sqrt().clamp(min=1e-6)
     return mean.reshape(-1, *[1] * (activation.ndim - 1))

@@ -18,6 +18,7 @@ from feedback_adapter.errors import FeedbackAdapterError, SiteError
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.sites import Edit, Site
 from feedback_adapter.strategies.base import Problem
+from feedback_adapter.strategies.plane import exact
 
 __all__ = ["Moving", "Point", "clones", "or_zeros"]
 
@@ -41,9 +42,10 @@ class Moving(abc.ABC):
     """Pivots that move together, for a batch from which images may leave.
 
     What moves is the change of each pivot's activation, in units. A pivot that moves alone is
-    held as the activation it has got to, which is as good and saves one tensor (in less than
-    float32 it isn't as good: small steps would be rounded away). Of several, the later ones'
-    activations depend on the earlier ones, and the changes are held.
+    held as the activation it has got to, which is as good and saves one tensor. Of several, the
+    later ones' activations depend on the earlier ones, and the changes are held. So they are in
+    less than float32, where small steps would be rounded away; then changes and losses are in
+    float32.
 
     Args:
         problem: The whole batch.
@@ -82,7 +84,8 @@ class Moving(abc.ABC):
         activations = self.tail.activations
         precise = all(activation.element_size() >= 4 for activation in activations)
         self.alone = len(activations) == 1 and precise
-        self.points = [a.detach() if self.alone else torch.zeros_like(a) for a in activations]
+        start = [a.detach() if self.alone else torch.zeros_like(a) for a in activations]
+        self.points = [exact(point) for point in start]
         self.units = self.measure(activations)
         return self.look(grad=grad, check=True)
 
@@ -147,7 +150,8 @@ class Moving(abc.ABC):
                 pairs = zip(self.tail.pivots, edits, strict=True)
                 edits = [self._held(site, edit) for site, edit in pairs]
             outputs = self.problem.read(self.tail.run(edits, check=check))
-            losses = self.problem.evidence.loss(outputs)
+            fine = {n: z.float() for n, z in outputs.items() if z.element_size() < 4}
+            losses = self.problem.evidence.loss(outputs.replace(**fine) if fine else outputs)
         self.points = [point.detach() for point in self.points]
         cost = self.cost()
         objective = losses.detach() if cost is None else losses.detach() + cost
@@ -158,9 +162,12 @@ class Moving(abc.ABC):
         if self.alone:
             return [lambda _, point=point: point for point in points]
         if not self.units:
-            return [lambda a, change=change: a + change for change in points]
+            return [lambda a, change=change: (a + change).to(a.dtype) for change in points]
         pairs = zip(points, self.units, strict=True)
-        return [lambda a, c=change, u=unit: torch.addcmul(a, c, u) for change, unit in pairs]
+        return [
+            lambda a, c=change, u=unit: torch.addcmul(a.to(c.dtype), c, u).to(a.dtype)
+            for change, unit in pairs
+        ]
 
     def _held(self, site: Site, edit: Edit) -> Edit:
         """The same edit, of which `held` keeps what the pivot's activation becomes."""

@@ -1,5 +1,6 @@
 """Models and callers in a state that is hard: each test is named after it."""
 
+import contextlib
 import copy
 import threading
 import warnings
@@ -13,7 +14,7 @@ from torch.utils import checkpoint
 import feedback_adapter as fa
 from feedback_adapter.errors import InputError, ModelError
 from feedback_adapter.sites import frozen
-from feedback_adapter.testing import differences, snapshot
+from feedback_adapter.testing import differences, snapshot, untouched
 
 EVIDENCE = fa.Labels({"a": 1, "b": 0})
 
@@ -96,6 +97,24 @@ def test_channels_last_is_kept(net, images, holds):
 def test_bfloat16_is_kept(net, images, holds):
     result = holds(net.bfloat16(), images.bfloat16(), "stem", step_size=0.1)
     assert result.after.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("strategy", ["newton", "residual", "layerwise"])
+@pytest.mark.parametrize("form", ["float16", "bfloat16", "autocast"])
+def test_small_steps_are_not_rounded_away_in_half_precision(form, strategy, net, images):
+    """In float16 Adam's smallest number is 0, and 0 / 0 isn't a number."""
+    told, inside = fa.Labels({"a": 1, "b": 0}), contextlib.nullcontext()
+    if form == "autocast":
+        inside = torch.autocast("cpu", dtype=torch.float16)
+    else:
+        net, images = net.to(getattr(torch, form)), images.to(getattr(torch, form))
+    with inside, untouched(net):
+        result = fa.wrap(net, labels=list("abcd")).refine(
+            images, told, strategy=strategy, pivots="stem"
+        )
+    assert result.improved.all()
+    assert result.losses.dtype == torch.float32
+    assert result.refined.dtype in (torch.float16, torch.bfloat16)
 
 
 def test_float64_is_kept(net, images, holds):

@@ -301,12 +301,13 @@ class Adapter:
         """Learn from images that the model wasn't trained on how sure it should be.
 
         Fits a scale (the inverse temperature) and a bias of the logits, and the weights of label
-        statistics where there are any, all by likelihood. They are kept in `defaults`: `refine`
-        uses the weights, and evaluation compares refined predictions with calibrated ones.
+        statistics where there are any, all by likelihood; of classes the scale only. They are in
+        `defaults`, and `save` keeps them: `refine` uses the weights, and evaluation compares
+        refined predictions with calibrated ones.
 
         Args:
             images: Some hundreds, as for `refine`.
-            targets: (images, labels), the truth.
+            targets: (images, labels), the truth; of classes (images,), the number of each.
             output: Name of the output that they belong to; needed only where there are several.
             batch: Images that go through the model at a time.
 
@@ -314,10 +315,10 @@ class Adapter:
             What was found, and the likelihoods before and after, cross-fitted.
 
         Raises:
-            DataError: The shapes differ, or fewer than two images.
-            ModelError: No such output, or one that isn't multilabel.
+            DataError: The shapes differ, fewer than two images, or no such class.
+            ModelError: No such output, or one of another kind.
         """
-        return calibrate(self, images, targets, output=self._multilabel(output), batch=batch)
+        return calibrate(self, images, targets, output=output, batch=batch)
 
     def _multilabel(self, output: str | None) -> str:
         fits = [name for name, spec in self.outputs.items() if spec.kind == "multilabel"]

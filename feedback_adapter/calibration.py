@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from feedback_adapter.batches import in_batches
-from feedback_adapter.errors import DataError
+from feedback_adapter.errors import DataError, ModelError
 from feedback_adapter.prior import JOINT, LATENT, RIDGE, LabelPrior, calm
 from feedback_adapter.sites import Inputs
 
@@ -35,8 +35,9 @@ class Calibration:
 
     Args:
         scale: What logits should be multiplied by, the inverse of the temperature.
-        bias: What should be added to them then, in nats.
-        before: Negative log-likelihood of the logits as they are, in nats per label.
+        bias: What should be added to them then, in nats; 0 for classes, which it can't change.
+        before: Negative log-likelihood of the logits as they are, in nats per label or, of
+            classes, per image.
         after: The same of calibrated logits, where each half of the images was calibrated on
             the other half.
         posterior: Options of the posterior that are likeliest, `joint`, `latent`, `scale` and
@@ -61,13 +62,15 @@ class Calibration:
 
         Args:
             logits: (images, labels), the unrefined model's.
-            targets: (images, labels), the truth, 0 or 1.
+            targets: (images, labels), the truth, 0 or 1; or (images,), the number of each class.
             prior: Label statistics, to fit the posterior's weights, too.
             seed: Of the known sets.
 
         Raises:
-            DataError: The shapes differ, or fewer than two images.
+            DataError: The shapes differ, fewer than two images, or no such class.
         """
+        if targets.ndim == 1:
+            return cls._of_classes(logits, targets)
         if logits.shape != targets.shape or len(logits) < 2:
             raise DataError(
                 f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be of one "
@@ -99,11 +102,40 @@ class Calibration:
             found, posterior=best, posterior_before=before, posterior_after=after
         )
 
+    @classmethod
+    def _of_classes(cls, logits: Tensor, targets: Tensor) -> Calibration:
+        count = logits.shape[1]
+        whole = not targets.is_floating_point() and not targets.is_complex()
+        fits = len(targets) == len(logits) >= 2 and whole
+        if not fits or not bool(((targets >= 0) & (targets < count)).all()):
+            raise DataError(
+                f"targets {tuple(targets.shape)} of {targets.dtype} must be the numbers of "
+                f"{len(logits)} images' classes, 0 to {count - 1}, of at least two images."
+            )
+        z, truth = logits.double(), targets.to(logits.device).long()
+        losses = torch.empty_like(z[:, 0])
+        for first in (0, 1):
+            own, other = slice(first, None, 2), slice(1 - first, None, 2)
+            scale = _class_scale(z[other], truth[other])
+            losses[own] = F.cross_entropy(scale * z[own], truth[own], reduction="none")
+        before, scale = float(F.cross_entropy(z, truth)), _class_scale(z, truth)
+        return cls(scale, 0.0, before, float(losses.mean()))
+
 
 def calibrate(
-    adapter: Adapter, images: Any, targets: Tensor, *, output: str, batch: int = 64
+    adapter: Adapter, images: Any, targets: Tensor, *, output: str | None, batch: int = 64
 ) -> Calibration:
     """Calibrate one output of an adapter. See `Adapter.calibrate`."""
+    kinds = {name: spec.kind for name, spec in adapter.outputs.items()}
+    fits = [name for name, kind in kinds.items() if kind in ("multilabel", "multiclass")]
+    output = fits[0] if output is None and len(fits) == 1 else output
+    if output is None or output not in fits:
+        raise ModelError(f"Labels or classes are calibrated: {fits}, not {output!r:.80}.")
+    if (kinds[output] == "multiclass") != (targets.ndim == 1):
+        raise DataError(
+            f"targets {tuple(targets.shape)} must be (images,), numbers of classes, for a "
+            f"multiclass output, and (images, labels) otherwise; {output!r} is {kinds[output]}."
+        )
     inputs = Inputs.of(images)
     before = in_batches(lambda rows: adapter.unrefined(inputs.take(rows)), inputs.batch, batch)
     with torch.no_grad():
@@ -116,6 +148,18 @@ def calibrate(
         adapter.defaults, others=others, calibration={**adapter.defaults.calibration, **own}
     )
     return found
+
+
+def _class_scale(logits: Tensor, targets: Tensor) -> float:
+    """The likeliest scale of logits of classes; that it is 1 counts like one image."""
+    scale = logits.new_ones(())
+    for _ in range(ROUNDS):
+        p = (scale * logits).softmax(1)
+        mean = (p * logits).sum(1)
+        slope = (mean - logits.gather(1, targets[:, None])[:, 0]).sum() + scale - 1
+        bend = (p * logits.square()).sum() - mean.square().sum() + 1
+        scale = (scale - slope / bend).clamp(min=scale / 4)  # Newton's step, which stays above 0
+    return float(scale)
 
 
 class _Mix:

@@ -81,5 +81,40 @@ def test_what_is_wrong_is_said(adapter):
     with pytest.raises(fa.FeedbackAdapterError, match="one shape"):
         adapter.calibrate(torch.zeros(4, 12), torch.zeros(3, 12))
     classes = fa.wrap(nn.Identity(), labels=LABELS, kind="multiclass")
-    with pytest.raises(fa.FeedbackAdapterError, match="multilabel"):
-        classes.calibrate(torch.zeros(4, 12), torch.zeros(4, 12))
+    for targets in (torch.zeros(4, 12), torch.tensor([0, 1, 2, 12]), torch.zeros(4)):
+        with pytest.raises(fa.FeedbackAdapterError, match="numbers of"):
+            classes.calibrate(torch.zeros(4, 12), targets)
+    with pytest.raises(fa.FeedbackAdapterError, match=r"\['output'\], not 'other'"):
+        classes.calibrate(torch.zeros(4, 12), torch.zeros(4, dtype=torch.int64), output="other")
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.5, 1.0, 3.0])
+def test_the_temperature_of_classes_is_found(scale):
+    """As good as the best of a fine grid, and near to what the classes were drawn with."""
+    generator = torch.Generator().manual_seed(1)
+    right = 2 * torch.randn(3000, 12, generator=generator)
+    truth = torch.multinomial(right.softmax(1), 1, generator=generator)[:, 0]
+    adapter = fa.wrap(nn.Identity(), labels=LABELS, kind="multiclass")
+    found = adapter.calibrate(right / scale, truth)
+    assert found.scale == pytest.approx(scale, rel=0.05)
+    assert found.bias == 0
+    assert adapter.defaults.calibration == {"output": {"scale": found.scale, "bias": 0.0}}
+
+    def loss(s: float) -> float:
+        return float(nn.functional.cross_entropy(s * right / scale, truth))
+
+    grid = [loss(found.scale * (1 + step / 100)) for step in range(-20, 21)]
+    assert loss(found.scale) <= min(grid) + 1e-5
+    assert found.before == pytest.approx(loss(1.0), abs=1e-5)
+    assert found.after == pytest.approx(loss(found.scale), abs=2e-3)
+
+
+def test_classes_that_are_all_right_keep_a_finite_scale(tmp_path):
+    """Which may be large; and it is saved."""
+    model = timm.create_model("test_resnet", num_classes=12)
+    adapter = fa.wrap(model, labels=LABELS, kind="multiclass")
+    images = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = adapter.calibrate(images, adapter.predict(images).argmax(1))
+    assert 1 < found.scale < 1e6
+    again = fa.load(adapter.save(tmp_path / "calibrated"))
+    assert again.defaults.calibration == {"output": {"scale": found.scale, "bias": 0.0}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markdown_tables import table
 
-from fa_evaluate.rows import UNREFINED, Row, read_rows
+from fa_evaluate.rows import CALIBRATED, UNREFINED, Row, read_rows
 
 RESULTS = Path(__file__).parents[2] / "plugins" / "feedback-adapter-evaluate" / "results"
 LAST = ("NLL", "ECE", "images made worse")
@@ -26,7 +26,7 @@ def by_amount(file: str, checkpoint: str, metric: str, without: Collection[str] 
     heads = ["method", "uses", *(f"{amount:g}{_UNITS[file]}" for amount in amounts), *gains, *last]
     lines: list[list[str]] = []
     for method in _methods(rows):
-        known = [0.0] * len(amounts) if method == UNREFINED else amounts
+        known = [0.0] * len(amounts) if method in (UNREFINED, CALIBRATED) else amounts
         uses = next(row.uses for row in rows if row.method == method)
         cells = [_cell(found.get((method, amount, metric))) for amount in known]
         cells += [

@@ -11,8 +11,9 @@ changes its own label only. The threshold makes the unrefined model's F1 on dev 
 for all methods. Measured is F1 over all labels and photos, answered ones counted as right, after
 each answer, and the number of answers per photo until it reaches the targets (between two answers
 F1 is taken to grow evenly). Where only a third of the photos get answers, the most useful ones
-(`next_image`) are compared with any third. With `--wrong` that share of the answers is wrong;
-methods whose name says so don't take them as certain, and may decide otherwise than they were told.
+(`next_image`) are compared with any third. With `--wrong` that share of the answers is wrong, and the
+rows go to `annotation-wrong.json`. Then there are methods, too, that don't take answers as certain: they may
+decide otherwise than they were told. How often answers are wrong is estimated for each photo, or told.
 """
 
 from __future__ import annotations
@@ -71,10 +72,12 @@ METHODS = {
     "posterior, asked by gain": Method("gain", POSTERIOR),
 }
 DOUBTED = {
-    "residual, answers may be wrong": Method("doubt", RESIDUAL, None),
-    "posterior, answers may be wrong": Method("doubt", POSTERIOR, None),
+    "residual, asked by cost, estimated": Method("cost", RESIDUAL, None),
+    "posterior, estimated": Method("doubt", POSTERIOR, None),
+    "posterior, asked by gain, estimated": Method("gain", POSTERIOR, None),
+    "posterior, asked by gain, told": Method("gain", POSTERIOR, 0.05),
 }
-"""Also measured where some answers are wrong."""
+"""Also measured where some answers are wrong; who says so says 5%, or lets it be estimated."""
 
 
 def main(
@@ -85,9 +88,10 @@ def main(
     answers: Annotated[int, typer.Option(help="Most answers per photo.")] = 40,
     wrong: Annotated[float, typer.Option(help="Wrong answers, in percent.")] = 0.0,
     only: Annotated[str, typer.Option(help="Methods, with semicolons; by default all.")] = "",
-    out: Annotated[Path, typer.Option(help="JSON file.")] = RESULTS / "annotation.json",
+    out: Annotated[Path | None, typer.Option(help="JSON file.")] = None,
 ) -> None:
     """Measure and write rows; print the table."""
+    out = out or RESULTS / ("annotation.json" if wrong == 0 else "annotation-wrong.json")
     for name in checkpoints or ["caption-words-lite0"]:
         started = time.time()
         request = Request.of(name, data / FOLDERS[name], split=split)
@@ -170,12 +174,14 @@ def first_third(logits: Tensor, limit: float, adapter: fa.Adapter) -> np.ndarray
 
 
 def against(how: Method, methods: Mapping[str, Method]) -> dict[str, str]:
-    """What a method is compared with: no feedback, and by doubt with the same feedback."""
+    """What a method is compared with: no feedback, by doubt, and answers taken as certain."""
     found = {} if how.arguments is None else {"no feedback": UNREFINED}
-    plain = dataclasses.replace(how, question="doubt")
+    others = {
+        "asking by doubt": dataclasses.replace(how, question="doubt"),
+        "taking answers as certain": dataclasses.replace(how, wrong=0.0),
+    }
     for name, other in methods.items():
-        if other == plain != how:
-            found["asking by doubt"] = name
+        found |= {what: name for what, own in others.items() if other == own != how}
     return found
 
 

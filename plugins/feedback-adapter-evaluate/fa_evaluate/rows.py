@@ -15,10 +15,13 @@ import torch
 from fa_evaluate.data.files import read_json
 from feedback_adapter.errors import DataError
 
-__all__ = ["UNREFINED", "Row", "read_rows", "results", "write_rows"]
+__all__ = ["CALIBRATED", "UNREFINED", "Row", "read_rows", "results", "write_rows"]
 
 UNREFINED = "unrefined"
 """Name of the method that uses no evidence: the model as it is."""
+
+CALIBRATED = "unrefined, calibrated"
+"""The same with the scale and the bias that `Adapter.calibrate` found."""
 
 
 @dataclasses.dataclass(frozen=True)

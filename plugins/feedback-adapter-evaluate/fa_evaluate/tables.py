@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fa_evaluate.rows import UNREFINED, Row
+from fa_evaluate.rows import CALIBRATED, UNREFINED, Row
 
 __all__ = ["columns", "markdown", "table"]
 
@@ -36,7 +36,7 @@ def table(
         [
             method,
             next(iter(found.values())).uses,
-            "" if method == UNREFINED and not known else f"{known:g}{unit}",
+            "" if method in (UNREFINED, CALIBRATED) and not known else f"{known:g}{unit}",
             *(_cell(found.get(metric), spread) for metric in metrics),
         ]
         for (method, known), found in lines.items()

@@ -1,5 +1,6 @@
 """The partial-labels protocol: its numbers by hand, its draws fixed, the model's answers plain."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -167,6 +168,30 @@ def test_strategies_are_measured_side_by_side(data):
     assert {row.method for row in rows if row.baseline} == {"unrefined", "layerwise-reference"}
     assert len(notes) == 1 + 2 * (2 + 1)
     assert notes[1] == "images 1 to 40 of 40, still, 50% known, draw 1"
+
+
+def test_worse_is_worse_than_the_calibrated_model(data):
+    """Being less sure makes many images likelier; that isn't counted for or against a method."""
+    adapter, images, truth = data
+    own = {"output": {"scale": 0.5, "bias": -0.3}}
+    defaults = dataclasses.replace(adapter.defaults, calibration=own)
+    adapter = fa.Adapter(adapter.model, adapter.outputs, defaults=defaults)
+    protocol = PartialLabels(known=[100], samples=0)
+    methods = {"still": {"strategy": "residual", "steps": 0, "pivots": "causes"}}
+    value = found(protocol.run(adapter, images, truth, methods))
+    _, scored = protocol.halves(10)
+    logits, there = adapter.predict(images)[:, scored], torch.from_numpy(truth[:, scored]).float()
+    plain, fair = (
+        torch.nn.functional.binary_cross_entropy_with_logits(z, there, reduction="none").mean(1)
+        for z in (logits, 0.5 * logits - 0.3)
+    )
+    share = float((plain > fair + 1e-9).float().mean())
+    assert 0 < share < 1
+    assert value["unrefined", 0, "images made worse"] == pytest.approx(share)
+    assert value["still", 100, "images made worse"] == pytest.approx(share)
+    assert value["unrefined, calibrated", 0, "images made worse"] == 0
+    assert value["unrefined, calibrated", 0, "NLL"] == pytest.approx(float(fair.mean()), abs=1e-5)
+    assert value["unrefined, calibrated", 0, "mAP gain"] == pytest.approx(0, abs=1e-4)
 
 
 def test_splits_and_wrong_evidence(data):

@@ -130,9 +130,10 @@ class PartialLabels:
             progress: Called with a note before each pass over a batch of images.
 
         Returns:
-            Rows of the unrefined model, then of each method: mAP (0 to 100), its gain over the
-            unrefined model, NLL (nats per unknown label), ECE, the share of images whose
-            likelihood fell, and milliseconds per image (of strategies only).
+            Rows of the unrefined model, also calibrated if the adapter has a calibration, then
+            of each method: mAP (0 to 100), its gain over the unrefined model, NLL (nats per
+            unknown label), ECE, the share of images whose unknown labels are less likely than by
+            the (calibrated) unrefined model, and milliseconds per image (of strategies only).
 
         Raises:
             DataError: The truth has another number of labels than the model.
@@ -152,11 +153,15 @@ class PartialLabels:
         ]
         before, answers = refine_all(adapter, images, cases, batch=self.batch, progress=progress)
         unrefined = before.value.probabilities()[output].numpy()
-        board = self._board(unrefined, targets, checkpoint, baseline)
+        calibrated = None
+        if output in adapter.defaults.calibration:
+            found = adapter.defaults.calibration[output]
+            calibrated = (found["scale"] * before.value[output] + found["bias"]).sigmoid().numpy()
+        board = self._board(unrefined, targets, checkpoint, baseline, calibrated)
         rows = board.unrefined_rows(before.seconds) + self._others(others, board, targets, progress)
-        found = iter(answers)
+        left = iter(answers)
         for name, arguments in strategies.items():
-            own = [(answer.value.numpy(), answer.seconds) for answer in islice(found, len(draws))]
+            own = [(answer.value.numpy(), answer.seconds) for answer in islice(left, len(draws))]
             published = name.endswith(REFERENCE)
             rows += board.rows(name, own, uses=uses_of(arguments, adapter), baseline=published)
         return rows
@@ -189,14 +194,19 @@ class PartialLabels:
         return board.unrefined_rows() + self._others(methods, board, targets, progress)
 
     def _board(
-        self, unrefined: np.ndarray, targets: np.ndarray, checkpoint: str, baseline: str | None
+        self,
+        unrefined: np.ndarray,
+        targets: np.ndarray,
+        checkpoint: str,
+        baseline: str | None,
+        calibrated: np.ndarray | None = None,
     ) -> Board:
         bootstrap = Bootstrap(len(targets), self.samples, self.seed)
         count = targets.shape[1]
         scored = [self.halves(count, split)[1] for split in range(self.splits)]
         return Board(
             self.draws_of(count), scored, unrefined, targets, bootstrap,
-            checkpoint=checkpoint, baseline=baseline,
+            checkpoint=checkpoint, baseline=baseline, calibrated=calibrated,
         )  # fmt: skip
 
     def _others(

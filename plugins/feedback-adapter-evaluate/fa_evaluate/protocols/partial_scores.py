@@ -9,7 +9,7 @@ import numpy as np
 
 from fa_evaluate.bootstrap import Bootstrap
 from fa_evaluate.protocols.unknown_labels import UnknownLabels
-from fa_evaluate.rows import UNREFINED, Row
+from fa_evaluate.rows import CALIBRATED, UNREFINED, Row
 
 __all__ = ["Board", "Draw"]
 
@@ -57,6 +57,7 @@ class Board:
         checkpoint: Name to report.
         baseline: Name of a baseline; the gain over it is reported as well for methods that come
             after it and aren't baselines.
+        calibrated: (N, labels), the unrefined model's probabilities, calibrated, if it is.
     """
 
     def __init__(
@@ -69,18 +70,27 @@ class Board:
         *,
         checkpoint: str = "model",
         baseline: str | None = None,
+        calibrated: np.ndarray | None = None,
     ) -> None:
         self.draws, self.bootstrap = draws, bootstrap
         self.checkpoint, self.baseline = checkpoint, baseline
+        self._calibrated = None if calibrated is None else [calibrated[:, own] for own in scored]
+        fair = self._calibrated or [None] * len(scored)
         self._scorers = [
-            UnknownLabels(unrefined[:, own], targets[:, own], bootstrap) for own in scored
+            UnknownLabels(unrefined[:, own], targets[:, own], bootstrap, other)
+            for own, other in zip(scored, fair, strict=True)
         ]
         self._best: dict[tuple[float, int, int], np.ndarray] = {}
 
     def unrefined_rows(self, seconds: float | None = None) -> list[Row]:
         """Rows of the model without evidence, which took so many seconds for all images."""
         own = [{**scorer.unrefined, **self._clock(seconds)} for scorer in self._scorers]
-        return self.bootstrap.rows(self.checkpoint, UNREFINED, 0, own, baseline=True)
+        rows = self.bootstrap.rows(self.checkpoint, UNREFINED, 0, own, baseline=True)
+        if self._calibrated:
+            pairs = zip(self._scorers, self._calibrated, strict=True)
+            fair = [scorer(probabilities) for scorer, probabilities in pairs]
+            rows += self.bootstrap.rows(self.checkpoint, CALIBRATED, 0, fair, baseline=True)
+        return rows
 
     def rows(
         self,

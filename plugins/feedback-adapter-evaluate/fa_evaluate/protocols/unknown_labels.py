@@ -43,24 +43,38 @@ class UnknownLabels:
         unrefined: (N, labels), the unrefined model's probabilities.
         truth: (N, labels) bool.
         bootstrap: Resamples of the N images.
+        calibrated: (N, labels), the same calibrated: an image is made worse if its labels are less
+            likely than by these. By default those of the model as it is.
     """
 
-    def __init__(self, unrefined: np.ndarray, truth: np.ndarray, bootstrap: Bootstrap) -> None:
+    def __init__(
+        self,
+        unrefined: np.ndarray,
+        truth: np.ndarray,
+        bootstrap: Bootstrap,
+        calibrated: np.ndarray | None = None,
+    ) -> None:
         self.truth, self.bootstrap = truth.astype(bool), bootstrap
-        self._losses = negative_log_likelihood(unrefined, self.truth).mean(1)
-        self.unrefined = self._scores(unrefined, self._losses)
+        fair = unrefined if calibrated is None else calibrated
+        self._losses = negative_log_likelihood(fair, self.truth).mean(1)
+        own = negative_log_likelihood(unrefined, self.truth).mean(1)
+        self.unrefined = self._scores(unrefined, own)
+        if calibrated is not None:
+            self.unrefined["images made worse"] = self._worse(own)
 
     def __call__(self, probabilities: np.ndarray) -> dict[str, np.ndarray]:
         """Each metric of a method's probabilities (N, labels), as `Bootstrap` gives it."""
         losses = negative_log_likelihood(probabilities, self.truth).mean(1)
         scores = self._scores(probabilities, losses)
-        worse = mean_of(losses > self._losses + 1e-9)
         return {
             "mAP": scores["mAP"],
             "mAP gain": scores["mAP"] - self.unrefined["mAP"],
             **scores,
-            "images made worse": self.bootstrap(worse),
+            "images made worse": self._worse(losses),
         }
+
+    def _worse(self, losses: np.ndarray) -> np.ndarray:
+        return self.bootstrap(mean_of(losses > self._losses + 1e-9))
 
     def _scores(self, p: np.ndarray, losses: np.ndarray) -> dict[str, np.ndarray]:
         return {

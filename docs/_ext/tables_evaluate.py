@@ -10,6 +10,7 @@ from markdown_tables import table
 from fa_evaluate.rows import CALIBRATED, UNREFINED, Row, read_rows
 
 RESULTS = Path(__file__).parents[2] / "plugins" / "feedback-adapter-evaluate" / "results"
+PARTS = ("posterior, joint Gaussian alone", "posterior, couplings alone")
 LAST = ("NLL", "ECE", "images made worse")
 _HALF = 1e-9  # what ends in 5 is rounded up
 _UNITS = {"partial-labels": "%", "hierarchy": "%", "text": " captions"}
@@ -46,6 +47,38 @@ def with_wrong(file: str, checkpoint: str, metric: str, without: Collection[str]
     methods = [method for method in _methods(rows) if (method, names[-1]) in found]
     return table(
         ["method", *names], ([m, *(_cell(found.get((m, name))) for name in names)] for m in methods)
+    )
+
+
+def ablation(checkpoint: str) -> str:
+    """What each part of the posterior is good for, with all of the known half given."""
+    rows = [row for row in _rows("partial-labels", checkpoint, ()) if row.known in (0, 100)]
+    found = {(row.method, row.metric): row for row in rows}
+    names = ["mAP", "mAP, 10% wrong", "mAP, 20% wrong", "NLL"]
+    lines: list[list[str]] = []
+    for part in ("posterior", *PARTS, "residual", "newton"):
+        for ending in ("", ", told as certain"):
+            cells = [_cell(found[part + ending, name]) for name in names]
+            lines.append([part + ending, *cells])
+    plain = found[UNREFINED, "mAP"]
+    lines.append([UNREFINED, *[_cell(plain)] * 3, _cell(found[UNREFINED, "NLL"])])
+    return table(["method", *names], lines)
+
+
+def over_baseline(checkpoint: str) -> str:
+    """What the posterior gains over the best baseline, by paired bootstrap."""
+    rows = _rows("partial-labels", checkpoint, ())
+    (metric,) = {row.metric for row in rows if row.metric.startswith("mAP gain over ")}
+    own = {row.known: row for row in rows if (row.method, row.metric) == ("posterior", metric)}
+    best = metric.removeprefix("mAP gain over ")
+    other = {row.known: row for row in rows if (row.method, row.metric) == (best, "mAP")}
+    cells = [_cell(row, interval=True) for row in own.values()]
+    return table(
+        ["", *(f"{known:g}% known" for known in own)],
+        [
+            [f"{best}, mAP", *(_cell(other[known]) for known in own)],
+            ["gain of the posterior [95%]", *cells],
+        ],
     )
 
 
@@ -104,9 +137,9 @@ def words_from_captions() -> str:
     return table(["method", "evidence", "mAP", "gain [95%]"], lines)
 
 
-def annotation(without: Collection[str] = ()) -> str:
+def annotation(file: str = "annotation", without: Collection[str] = ()) -> str:
     """F1 by the number of answers, and how many it takes until F1 is somewhere."""
-    rows = _rows("annotation", "caption-words-lite0", without)
+    rows = _rows(file, "caption-words-lite0", without)
     found = {(row.method, row.known, row.metric): row for row in rows}
     answers = sorted({row.known for row in rows if row.metric == "F1"})
     shown = [count for count in answers if count % 10 == 0]
@@ -151,6 +184,8 @@ def _cell(row: Row | None, *, digits: int = 2, interval: bool = False) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     "by-amount": by_amount,
     "with-wrong": with_wrong,
+    "ablation": ablation,
+    "over-baseline": over_baseline,
     "captions-from-words": captions_from_words,
     "words-from-captions": words_from_captions,
     "annotation": annotation,

@@ -11,9 +11,11 @@ changes its own label only. The threshold makes the unrefined model's F1 on dev 
 for all methods. Measured is F1 over all labels and photos, answered ones counted as right, after
 each answer, and the number of answers per photo until it reaches the targets (between two answers
 F1 is taken to grow evenly). Where only a third of the photos get answers, the most useful ones
-(`next_image`) are compared with any third. With `--wrong` that share of the answers is wrong, and the
-rows go to `annotation-wrong.json`. Then there are methods, too, that don't take answers as certain: they may
-decide otherwise than they were told. How often answers are wrong is estimated for each photo, or told.
+(`next_image`) are compared with any third.
+
+With `--wrong` that share of the answers is wrong, and the rows go to `annotation-wrong.json`. Then
+there are methods, too, that don't take answers as certain: they may decide otherwise than they were
+told. How often answers are wrong is estimated for each photo, or told.
 """
 
 from __future__ import annotations

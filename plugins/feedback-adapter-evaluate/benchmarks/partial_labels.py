@@ -4,8 +4,9 @@
 
 DATA holds the folders flickr8k and coco6k. Half of the labels may be known; the other half is
 scored; `--splits` random halves, for each amount the same known set for all methods. Options were
-chosen on dev (`--split dev`). With `--ablation` the parts of the posterior are measured, too. The
-file keeps what was measured before of other checkpoints and methods.
+chosen on dev (`--split dev`). The file keeps what was measured before of other checkpoints and
+methods. `--only ablation` measures the posterior, its parts and what uses the weights alone, each
+also told as certain.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ ABLATION: dict[str, dict[str, Any]] = {
     "couplings alone": {"joint": 0.0},
 }
 """Parts of the posterior: what each method changes in its options."""
-
+ABLATED = ("posterior", *(f"posterior, {part}" for part in ABLATION), "residual", "newton")
+CERTAIN = ", told as certain"
 
 Stored = Callable[[PartialLabels, np.ndarray], Method]
 
@@ -54,8 +56,7 @@ def main(
     splits: Annotated[int, typer.Option(help="Random halves of the labels.")] = 3,
     known: str = "25,50,75,100",
     flip: Annotated[str, typer.Option(help="Shares of wrong labels, in percent.")] = "5,10,20",
-    only: Annotated[str, typer.Option(help="Methods, with semicolons; by default all.")] = "",
-    ablation: Annotated[bool, typer.Option(help="The parts of the posterior.")] = True,
+    only: Annotated[str, typer.Option(help="Methods, with semicolons, or 'ablation'.")] = "",
     limit: Annotated[int | None, typer.Option(help="The first so many photos.")] = None,
     stored: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE: logits by recipes such as ctran.")
@@ -70,7 +71,7 @@ def main(
         started = time.time()
         request = Request.of(name, data / FOLDERS[name], split=split, limit=limit)
         others = [kept(*named.split("=", 1)) for named in stored or ()]
-        measured = measure(request, protocol, ablation, only.split(";") if only else None, others)
+        measured = measure(request, protocol, asked(only), others)
         new = {(row.checkpoint, row.method) for row in measured}
         rows = read_rows(out) if out.is_file() else []
         rows = [row for row in rows if (row.checkpoint, row.method) not in new]
@@ -79,10 +80,19 @@ def main(
         print(markdown(measured), f"{time.time() - started:.0f} s", flush=True)
 
 
+def asked(only: str) -> list[str] | None:
+    """The names of the methods to measure; `None` for all."""
+    if only == "ablation":
+        return [name + end for name in ABLATED for end in ("", CERTAIN)]
+    return only.split(";") if only else None
+
+
 def measure(
-    request: Request, protocol: PartialLabels, ablation: bool, only: list[str] | None,
+    request: Request,
+    protocol: PartialLabels,
+    only: list[str] | None,
     stored: Sequence[Stored] = (),
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """Rows of every method, or only of some."""
     adapter, started = request.adapter, time.time()
 
@@ -103,7 +113,7 @@ def measure(
         )
         training = Training(known, train.targets.astype(np.float32))
         others += [fitted(name, *own, training, logits) for name, own in baselines.items()]
-    methods = {name: own for name, own in strategies(request, ablation).items() if wanted(name)}
+    methods = {name: own for name, own in strategies(request).items() if wanted(name)}
     rows = protocol.run(
         adapter, request.photos(labelled), labelled.targets, methods, others=others,
         baseline=BEST[request.checkpoint], checkpoint=request.checkpoint, progress=note,
@@ -148,7 +158,7 @@ def kept(name: str, file: str) -> Stored:
     return made
 
 
-def strategies(request: Request, ablation: bool) -> dict[str, dict[str, Any]]:
+def strategies(request: Request) -> dict[str, dict[str, Any]]:
     """Our strategies with the checkpoint's options, and the published forms, tuned on dev."""
     defaults = request.adapter.defaults
     found = {
@@ -157,15 +167,13 @@ def strategies(request: Request, ablation: bool) -> dict[str, dict[str, Any]]:
         # with one pivot the layer-wise form is the residual form
         if "layerwise" not in name or len(arguments["pivots"] or defaults.pivots) > 1
     }
-    if ablation:
-        for name in [name for name in found if not name.endswith(REFERENCE)]:
-            found[f"{name}, told as certain"] = {**found[name], "wrong": 0.0}
-    if "posterior" in found and ablation:
+    if "posterior" in found:
         own = fa.PosteriorOptions(**defaults.others.get("posterior", {}))
         for part, changed in ABLATION.items():
             options = dataclasses.replace(own, **changed)
             found[f"posterior, {part}"] = {"strategy": "posterior", "options": options}
-    return found
+    ours = {name: own for name, own in found.items() if not name.endswith(REFERENCE)}
+    return found | {name + CERTAIN: {**own, "wrong": 0.0} for name, own in ours.items()}
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def ablation(checkpoint: str) -> str:
     names = ["mAP", "mAP, 10% wrong", "mAP, 20% wrong", "NLL"]
     lines: list[list[str]] = []
     for part in ("posterior", *PARTS, "residual", "newton"):
-        for ending in ("", ", told as certain"):
-            cells = [_cell(found[part + ending, name]) for name in names]
-            lines.append([part + ending, *cells])
+        for method in (part, f"{part}, told as certain"):
+            cells = [_cell(found.get((method, name))) for name in names]
+            lines += [[method, *cells]] if any(cells) else []
     plain = found[UNREFINED, "mAP"]
     lines.append([UNREFINED, *[_cell(plain)] * 3, _cell(found[UNREFINED, "NLL"])])
     return table(["method", *names], lines)

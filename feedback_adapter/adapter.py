@@ -35,7 +35,7 @@ from feedback_adapter.sites import (
     named_sites,
     unwrapped,
 )
-from feedback_adapter.sites.auto import middle, on_two
+from feedback_adapter.sites.auto import Automatic
 from feedback_adapter.sites.rows import not_by_image
 from feedback_adapter.strategies.base import Facts, Problem
 from feedback_adapter.transform import PhotoTransform, opened, pictures_of
@@ -72,7 +72,7 @@ class Adapter:
         self.priors = dict(priors or {})
         self.card = card or Card()
         self._logits = LogitCheck()
-        self._auto: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._auto = Automatic()
         self._by_image: set[Site] = {Site(INPUT)}
 
     @property
@@ -158,7 +158,13 @@ class Adapter:
         """
         inputs = self._inputs(images)
         sites = self._pivots(inputs, pivots) if inputs.batch else ()
-        return prepare(self.model, inputs, sites)
+        try:
+            return prepare(self.model, inputs, sites)
+        except SiteError:
+            other = self._auto.elsewhere(self.model, inputs, self.read, sites)
+            if other is None:
+                raise
+            return prepare(self.model, inputs, (other,))
 
     @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
     def refine(
@@ -210,7 +216,7 @@ class Adapter:
         ]
         if inputs.batch == 0:
             return Refinement.of_none(bound, self.outputs, inputs.images.device)
-        names, sites = ", ".join(guard.title(spec) for spec, _, _ in runs), ()
+        names, sites, other = ", ".join(guard.title(spec) for spec, _, _ in runs), (), None
         try:
             prepared = images if isinstance(images, Prepared) else None
             if prepared is not None and pivots is None:
@@ -224,10 +230,14 @@ class Adapter:
                 problem = guard.tried(evidence, told, self.outputs)
                 result = guard.run_each(runs, problem, self.outputs)
         except (EvidenceError, SiteError) as error:
+            if isinstance(error, SiteError) and not isinstance(images, Prepared):
+                other = self._auto.elsewhere(self.model, inputs, self.read, sites)
+            if other is not None:
+                again: Any = {"strategy": strategy, "pivots": other, "options": options}
+                return self.refine(images, evidence, explainable=explainable, **again, **overrides)
             given = [site.name for site in sites] or pivots
-            shape = tuple(inputs.images.shape)
-            given = f"Given: strategy={names}, pivots={given!r}, images {shape}, {self!r}."
-            error.args = (f"{error} {given}",)
+            said = f"{error} Given: strategy={names}, pivots={given!r}, images "
+            error.args = (f"{said}{tuple(inputs.images.shape)}, {self!r}.",)
             raise
         self._logits(self.model, inputs, result.outputs_before, self.read)
         pictures = pictures_of(inputs.images, self.transform)
@@ -364,7 +374,7 @@ class Adapter:
         if pivots is None:
             pivots = self.defaults.pivots
         if isinstance(pivots, str) and pivots == "auto":
-            return self._automatic(inputs)
+            return (self._auto.site(self.model, inputs, self.read),)
         sites = named_sites(self.model, pivots)
         self._check_rows(inputs, sites)
         return sites
@@ -383,14 +393,6 @@ class Adapter:
                 "Choose one of `adapter.sites(images)`."
             )
         self._by_image |= unseen
-
-    def _automatic(self, inputs: Inputs) -> tuple[Site, ...]:
-        shape = (inputs.batch > 1, *inputs.images.shape[1:])
-        if shape not in self._auto:
-            with frozen(self.model):
-                site = on_two(inputs, lambda some: middle(self.model, some, self.read))
-            self._auto[shape] = (site.name,)
-        return tuple(Site.of(name) for name in self._auto[shape])
 
     def __repr__(self) -> str:
         outputs = ", ".join(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from feedback_adapter.errors import InputError, ModelError
 from feedback_adapter.names import label_list
+from feedback_adapter.rows import indices
 from feedback_adapter.sites.nested import named_tensors, pick
 
 __all__ = ["SINGLE", "Kind", "Output", "Outputs", "pick", "read"]
@@ -137,6 +138,7 @@ class Outputs(Mapping[str, Tensor]):
 
     def take(self, rows: Tensor) -> Outputs:
         """The outputs of some of the images, by index (k,), in that order."""
+        rows = indices(rows, self.batch)
         return Outputs({name: value[rows] for name, value in self.items()}, self.specs)
 
     @classmethod

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
 from feedback_adapter.errors import InputError, SiteError
 from feedback_adapter.outputs import Outputs
+from feedback_adapter.rows import indices
 from feedback_adapter.sites import Inputs, Site, Tail, frozen, weights_of
 
 __all__ = ["Prepared", "prepare"]
@@ -44,6 +45,29 @@ class Prepared:
     pivots: tuple[Site, ...]
     tail: Tail
     weights: Mapping[str, tuple[int, int]]
+
+    def __len__(self) -> int:
+        return self.batch
+
+    def take(self, rows: Any) -> Prepared:
+        """Some of the images, prepared again: their forward pass runs once more.
+
+        Args:
+            rows: Indices, which may repeat: a tensor, a list, an array, a slice; or True and
+                False for each image.
+
+        Raises:
+            InputError: Something else, an image that isn't there, or none; or a parameter of the
+                model has changed since.
+        """
+        self.check(self.model)
+        return prepare(self.model, self.inputs.take(indices(rows, self.batch)), self.pivots)
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            f"{self!r} can't be copied or saved, as it belongs to a model in memory. Copy or save "
+            "the adapter and the images, and call prepare(images) there."
+        )
 
     @property
     def batch(self) -> int:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.changes import Change, Doubt
+from feedback_adapter.errors import InputError
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.certain import hold
 from feedback_adapter.explain import Asked, Explanation, explain
 from feedback_adapter.outputs import Output, Outputs
+from feedback_adapter.rows import indices
 from feedback_adapter.shown import Shown
 
 __all__ = ["CONVERGED", "Change", "Doubt", "Refinement", "statuses"]
@@ -33,7 +35,7 @@ def statuses(converged: Tensor, otherwise: str) -> tuple[str, ...]:
     return tuple(CONVERGED if done else otherwise for done in converged.tolist())
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Refinement(Shown):
     """What came of `Adapter.refine`. A strategy makes it with `Refinement.of`.
 
@@ -164,7 +166,21 @@ class Refinement(Shown):
 
         Where the parts took different numbers of steps, the shorter ones' losses and traces are
         filled up with their last row.
+
+        Raises:
+            InputError: There is no part, or they are of models with other outputs.
         """
+        parts = [part for part in parts if len(part)] or list(parts[:1])
+        forms = [
+            {n: (p.outputs_after.specs[n], z.shape[1:]) for n, z in p.outputs_after.items()}
+            for p in parts
+        ]
+        if not forms or any(form != forms[0] for form in forms):
+            said = " and ".join(dict.fromkeys(repr(part.outputs_after) for part in parts))
+            raise InputError(
+                f"Only results with the same outputs, of the same size, can be joined: given "
+                f"{said or 'none'}."
+            )
         rows = max(len(part.losses) for part in parts)
         pictures = [part.images for part in parts if part.images is not None]
         same_size = len({tuple(images.shape[1:]) for images in pictures}) == 1
@@ -196,7 +212,16 @@ class Refinement(Shown):
         )
 
     def take(self, rows: Tensor) -> Refinement:
-        """The result of some of the images, by index (k,), in that order."""
+        """The result of some of the images, by index (k,), in that order.
+
+        Args:
+            rows: Indices, which may repeat: a tensor, a list, an array, a slice; or True and
+                False for each image.
+
+        Raises:
+            InputError: Something else, or an image that isn't there.
+        """
+        rows = indices(rows, len(self))
         return dataclasses.replace(
             self,
             outputs_before=self.outputs_before.take(rows),

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from feedback_adapter.changes import Change, changes_between, table_of
+from feedback_adapter.errors import OptionsError
 from feedback_adapter.export import captions_of, csv_of, frame_of
 from feedback_adapter.maps import changes_of, masks_of, pictures_of
 from feedback_adapter.outputs import Outputs
+from feedback_adapter.rows import index_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +48,7 @@ class Shown:
             top: How many at most; `None` for all. The known ones don't count, but where
                 there are hundreds of them, only so many are given too.
         """
+        image = index_of(image, len(self.status))
         known: list[Change] = []
         unknown: list[Change] = []
         for name, spec in self.outputs_before.specs.items():
@@ -79,6 +82,7 @@ class Shown:
 
     def rich_table(self, top: int = 5, image: int = 0, title: str | None = None) -> Table:
         """The table of one image for a rich console, with a title of your own if you like."""
+        image = index_of(image, len(self.status))
         sites = f" at {', '.join(self.moved[image])}" if self.moved[image] else ""
         lines = [f"{self.strategies[image]}{sites}; {self.status[image]}"]
         for said in captions_of(self.outputs_before, self.outputs_after, image).values():
@@ -120,10 +124,17 @@ class Shown:
         return frame_of(self.rows())
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """The `rows` as CSV text, which is also written to a file where a path is given."""
+        """The `rows` as CSV text, which is also written to a file where a path is given.
+
+        Raises:
+            OptionsError: The file can't be written.
+        """
         text = csv_of(self.rows())
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8", newline="")
+            try:
+                Path(path).write_text(text, encoding="utf-8", newline="")
+            except OSError as error:
+                raise OptionsError(f"{str(path)!r} can't be written: {error.strerror}.") from error
         return text
 
     def to_json(self, top: int | None = None) -> str:
@@ -173,6 +184,7 @@ class Shown:
         from feedback_adapter.map_pictures import plot_maps
         from feedback_adapter.plotting import plot_changes
 
+        image = index_of(image, len(self.status))
         photo = None if self.images is None else self.images[image]
         several = len(self.outputs_before) > 1
         maps = pictures_of(self.outputs_before, self.outputs_after, self.known, image)

@@ -12,7 +12,7 @@ import copy
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.certain import Certain, consistent, hold
 from feedback_adapter.evidence.given import everywhere, short
 from feedback_adapter.outputs import Output, Outputs
+from feedback_adapter.rows import indices
 
 __all__ = ["All", "Evidence", "Opinion", "Unbound"]
 
@@ -186,7 +187,8 @@ class Unbound(Evidence):
         """See `Evidence.take`."""
         taken, value = copy.copy(self), getattr(self, self.said)
         if isinstance(value, list):
-            setattr(taken, self.said, [value[row] for row in rows.tolist()])
+            chosen = indices(rows, len(cast("list[Any]", value)))
+            setattr(taken, self.said, [value[row] for row in chosen.tolist()])
         return taken
 
     def items(self, specs: Mapping[str, Output]) -> list[str]:

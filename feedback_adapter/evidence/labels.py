@@ -23,6 +23,7 @@ from feedback_adapter.evidence.mistakes import CERTAIN, Wrong
 from feedback_adapter.evidence.somewhere import Somewhere
 from feedback_adapter.names import find, place
 from feedback_adapter.outputs import Output
+from feedback_adapter.rows import indices
 
 __all__ = ["Labels", "parse_labels"]
 
@@ -152,7 +153,9 @@ class Labels(Unbound):
             return super().take(rows)
         taken = copy.copy(self)
         taken.values = {
-            name: [value[i] for i in rows.tolist()] if isinstance(value, list) else value
+            name: [value[i] for i in indices(rows, len(value)).tolist()]
+            if isinstance(value, list)
+            else value
             for name, value in self.values.items()
         }
         return taken
@@ -219,7 +222,7 @@ class _TensorLabels(Unbound):
         return _bound({name: self.targets}, {name: weight}, self.wrong, {name: specs[name]})
 
     def take(self, rows: Tensor) -> Self:
-        taken = copy.copy(self)
+        taken, rows = copy.copy(self), indices(rows, len(self.targets))
         taken.targets, taken.mask = self.targets[rows], self.mask[rows]
         return taken
 

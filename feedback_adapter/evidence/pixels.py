@@ -19,6 +19,7 @@ from feedback_adapter.evidence.known_pixels import ImageMarks, KnownPixels
 from feedback_adapter.evidence.painting import Box, Line, Mark
 from feedback_adapter.names import place
 from feedback_adapter.outputs import Output
+from feedback_adapter.rows import indices
 
 __all__ = ["Pixels", "parse_click", "parse_pixels"]
 
@@ -136,7 +137,8 @@ class Pixels(Unbound):
         for what in _GIVEN:
             value = getattr(self, what)
             if isinstance(value, _Each):
-                setattr(taken, what, _Each(value[row] for row in rows.tolist()))
+                chosen = indices(rows, len(value)).tolist()
+                setattr(taken, what, _Each(value[row] for row in chosen))
         return taken
 
     def items(self, specs: Mapping[str, Output]) -> list[str]:

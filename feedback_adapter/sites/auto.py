@@ -10,16 +10,50 @@ from torch import Tensor, nn
 
 from feedback_adapter.errors import FeedbackAdapterError, SiteError
 from feedback_adapter.sites.discover import discover
+from feedback_adapter.sites.frozen import frozen
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site, SiteInfo
 from feedback_adapter.sites.tail import Tail
 
-__all__ = ["middle", "on_two", "reaches_all", "spread"]
+__all__ = ["Automatic", "middle", "on_two", "reaches_all", "spread"]
 
 T = TypeVar("T")
 
 Read = Callable[[Any], Mapping[str, Tensor]]
 """Takes the named outputs out of what the model returns."""
+
+
+class Automatic:
+    """The site that is taken where nobody names one, found once for images of each size."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, ...], Site] = {}
+
+    def site(self, model: nn.Module, inputs: Inputs, read: Read) -> Site:
+        """The site for these images: what `middle` finds.
+
+        Args:
+            model: The model.
+            inputs: The images.
+            read: Takes the named outputs out of what the model returned.
+        """
+        form = (inputs.batch > 1, *inputs.images.shape[1:])
+        if form not in self._found:
+            with frozen(model):
+                found = on_two(inputs, lambda some: middle(model, some, read))
+            self._found[form] = Site.of(found)
+        return self._found[form]
+
+    def elsewhere(
+        self, model: nn.Module, inputs: Inputs, read: Read, sites: tuple[Site, ...]
+    ) -> Site | None:
+        """Another site, where these images took another way than those that `sites` are from."""
+        form = (inputs.batch > 1, *inputs.images.shape[1:])
+        if sites != (self._found.get(form),):
+            return None
+        with frozen(model):
+            self._found[form] = Site.of(middle(model, inputs, read))
+        return None if sites == (self._found[form],) else self._found[form]
 
 
 def on_two(inputs: Inputs, look: Callable[[Inputs], T]) -> T:
@@ -42,20 +76,21 @@ def middle(model: nn.Module, inputs: Inputs, read: Read) -> SiteInfo:
 
     Of those between 30% and 70% of it, the outermost module's is taken (a stage rather
     than a layer in it, so that little goes around it), and of these the nearest to 50%.
-    Call inside `frozen(model)`.
+    Where there is none, as in TorchScript, it is the input. Call inside `frozen(model)`.
     """
-    sites = [site for site in discover(model, inputs) if site.module != INPUT]
 
-    def order(site: SiteInfo) -> tuple[bool, int, float]:
+    def order(site: SiteInfo) -> tuple[bool, bool, int, float]:
         distance = abs(site.depth - 0.5)
-        return distance > 0.2, site.module.count(".") if distance <= 0.2 else 0, distance
+        outer = site.module.count(".") if distance <= 0.2 else 0
+        return site.module == INPUT, distance > 0.2, outer, distance
 
-    for site in sorted(sites, key=order):
+    for site in sorted(discover(model, inputs), key=order):
         if reaches_all(model, inputs, site, read):
             return site
     raise SiteError(
-        "No site was found that all outputs depend on: the model calls no modules whose outputs "
-        "lead to its own. Use pivots='input'."
+        "No site was found that all outputs depend on: no activation with a row for each image, "
+        "and not the input, has a gradient from all of them. Name pivots, if you know one that "
+        "has; adapter.sites(images) lists all."
     )
 
 

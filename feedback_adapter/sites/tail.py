@@ -231,7 +231,8 @@ def _no_such_site(site: Site, calls: Sequence[Call]) -> str:
     if not any(call.path for call in calls):
         return "The model calls no modules that can be watched, as in TorchScript. Use 'input'."
     if not here:
-        return f"There is no site {module!r}. {did_you_mean(module, {c.path for c in calls})}"
+        called = {INPUT, *(call.path for call in calls)} - {""}
+        return f"The model doesn't call {module!r} for these images. {did_you_mean(module, called)}"
     if all(call.index != index for call in here):
         return f"{module!r} is called {len(here)} times, from #0 on: there is no #{index}."
     names = [name for name, *_ in here[index].tensors]

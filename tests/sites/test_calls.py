@@ -17,6 +17,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile"),
     pytest.mark.filterwarnings("ignore:.*The .grad attribute of a Tensor that is not a leaf"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning"),
 ]
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -162,6 +164,41 @@ def test_it_says_what_it_says_in_evaluation_mode_is_refined_and_is_as_it_was(kin
     assert not left_behind(before, model)
 
 
+class Branches(nn.Module):
+    """Bright images take another way, which the first two images of a batch may not show."""
+
+    def __init__(self):
+        super().__init__()
+        self.bright, self.dark, self.head = nn.Linear(12, 8), nn.Linear(12, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        way = self.bright if x.mean() > 0.5 else self.dark
+        return self.head(way(x.flatten(1)).tanh())
+
+
+@pytest.mark.parametrize("strategy", ["newton", "residual", "clamp"])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_images_that_take_another_way_get_a_site_of_their_own(prepared, strategy):
+    model = Branches().eval()
+    adapter, images = fa.wrap(model, labels=["a", "b"]), torch.rand(3, 3, 2, 2)
+    mixed = torch.cat([images * 0.1, torch.ones_like(images) * 2])  # the first two are dark
+    for batch in (images * 0.1, images * 0.1 + 0.9, images * 0.1, mixed):
+        before = snapshot(model)
+        given = adapter.prepare(batch) if prepared else batch
+        result = adapter.refine(given, TOLD, strategy=strategy)
+        way = "bright" if batch.mean() > 0.5 else "dark"
+        assert torch.equal(result.before, model(batch))
+        assert result.pivots == ((way,) if strategy != "clamp" else ())
+        assert result.improved.all()
+        assert not differences(before, snapshot(model))
+
+
+def test_the_error_of_a_pivot_that_is_on_another_way_says_so():
+    adapter = fa.wrap(Branches().eval(), labels=["a", "b"])
+    with pytest.raises(fa.errors.SiteError, match="doesn't call 'bright' for these images"):
+        adapter.refine(torch.zeros(2, 3, 2, 2), TOLD, pivots="bright")
+
+
 def test_an_output_that_is_no_dense_tensor_is_no_pivot():
     model = Sparse().eval()
     adapter = fa.wrap(model, labels=["a", "b"])
@@ -193,14 +230,21 @@ def test_attention_that_cannot_be_differentiated_here_is_named_and_auto_goes_beh
     assert (result.losses.amin(0) < result.losses[0]).all()
 
 
-def test_torch_script_hides_its_modules_and_the_error_says_what_can_be_done():
-    model = torch.jit.script(Base().eval())
-    adapter = fa.wrap(model, labels=["a", "b"])
-    for pivot in ("stem", "auto"):
-        with pytest.raises(fa.errors.SiteError, match="input"):
-            adapter.refine(IMAGES, TOLD, pivots=pivot)
-    result = adapter.refine(IMAGES, TOLD, pivots="input", strategy="residual", steps=5)
-    assert (result.losses.amin(0) < result.losses[0]).all()
+@pytest.mark.parametrize("form", ["script", "trace", "export"])
+def test_exported_models_hide_their_modules_and_auto_is_the_input(form):
+    model = Base().eval()
+    made = {
+        "script": lambda: torch.jit.script(model),
+        "trace": lambda: torch.jit.trace(model, IMAGES),
+        "export": lambda: torch.export.export(model, (IMAGES,)).module(),
+    }
+    adapter = fa.wrap(made[form](), labels=["a", "b"])
+    with pytest.raises(fa.errors.SiteError, match="input"):
+        adapter.refine(IMAGES, TOLD, pivots="stem")
+    result = adapter.refine(IMAGES, TOLD, strategy="residual", steps=5)
+    assert result.pivots == ("input",)
+    assert result.improved.all()
+    torch.testing.assert_close(result.before, model(IMAGES))
 
 
 @pytest.mark.parametrize("what", ["random", "depends on gradients"])

@@ -26,7 +26,6 @@ from feedback_adapter.prepared import Prepared, prepare
 from feedback_adapter.prior import LabelPrior
 from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites import (
-    INPUT,
     Inputs,
     Site,
     SiteInfo,
@@ -36,7 +35,7 @@ from feedback_adapter.sites import (
     unwrapped,
 )
 from feedback_adapter.sites.auto import Automatic
-from feedback_adapter.sites.rows import not_by_image
+from feedback_adapter.sites.rows import RowCheck
 from feedback_adapter.strategies.base import Facts, Problem
 from feedback_adapter.transform import PhotoTransform, opened, pictures_of
 
@@ -73,7 +72,7 @@ class Adapter:
         self.card = card or Card()
         self._logits = LogitCheck()
         self._auto = Automatic()
-        self._by_image: set[Site] = {Site(INPUT)}
+        self._rows = RowCheck()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -100,6 +99,7 @@ class Adapter:
             raise ModelError(f"The model can't be moved to {device!r}: {error}") from error
         return self
 
+    @torch.compiler.disable
     def sites(self, images: Any) -> list[SiteInfo]:
         """Every place a pivot can be, in the order of the forward pass.
 
@@ -115,6 +115,7 @@ class Adapter:
         """The unrefined model's logits, (batch, labels) or a dict of them, in evaluation mode."""
         return self.unrefined(images).as_returned()
 
+    @torch.compiler.disable
     def unrefined(self, images: Any) -> Outputs:
         """The unrefined model's outputs by name, also where there is only one.
 
@@ -128,10 +129,11 @@ class Adapter:
         if isinstance(images, Prepared):
             return images.unrefined(self.read).checked()
         with frozen(self.model, watch=False), torch.no_grad():
-            outputs = self.read(inputs.run(self.model)).checked()
+            outputs = self.read(inputs.run(self.model)).for_images(inputs.batch).checked()
         self._logits(self.model, inputs, outputs, self.read)
         return outputs
 
+    @torch.compiler.disable
     @torch.inference_mode(False)
     def prepare(
         self, images: Any, *, pivots: str | Site | Sequence[str | Site] | None = None
@@ -166,6 +168,7 @@ class Adapter:
                 raise
             return prepare(self.model, inputs, (other,))
 
+    @torch.compiler.disable
     @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
     def refine(
         self,
@@ -376,23 +379,8 @@ class Adapter:
         if isinstance(pivots, str) and pivots == "auto":
             return (self._auto.site(self.model, inputs, self.read),)
         sites = named_sites(self.model, pivots)
-        self._check_rows(inputs, sites)
+        self._rows(self.model, inputs, sites)
         return sites
-
-    def _check_rows(self, inputs: Inputs, sites: Sequence[Site]) -> None:
-        """Refuse pivots that hold something else than an image in each row, once per site."""
-        unseen = set(sites) - self._by_image
-        if inputs.batch < 2 or not unseen:
-            return
-        with frozen(self.model):
-            others = not_by_image(self.model, inputs, unseen)
-        for site in others:
-            raise SiteError(
-                f"{site.name!r} has as many rows as there are images, but its first dimension "
-                "isn't the images: other rows than the first change when the first image does. "
-                "Choose one of `adapter.sites(images)`."
-            )
-        self._by_image |= unseen
 
     def __repr__(self) -> str:
         outputs = ", ".join(

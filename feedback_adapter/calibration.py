@@ -87,8 +87,8 @@ class Calibration:
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for number in range(MASKS):
             count = logits.shape[1] * (number + 1) // (2 * MASKS)
-            known = torch.zeros(logits.shape[1], dtype=torch.bool)
-            known[torch.randperm(len(known), generator=generator)[:count]] = True
+            known = torch.zeros(logits.shape[1], dtype=torch.bool, device="cpu")
+            known[torch.randperm(len(known), generator=generator, device="cpu")[:count]] = True
             each = known.to(logits.device).expand_as(logits)
             joint = prior.joint_move(logits, truth, each, RIDGE)
             latent = prior.latent_move(calm(logits), truth, each)

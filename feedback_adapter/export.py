@@ -64,7 +64,7 @@ def captions_of(before: Outputs, after: Outputs, image: int) -> dict[str, dict[s
         after: The outputs after refinement.
         image: Which image of the batch.
     """
-    row = torch.tensor([image])
+    row = torch.tensor([image], device="cpu")
     writers = [n for n, s in before.specs.items() if isinstance(s.decoder, CaptionDecoder)]
     return {
         name: {

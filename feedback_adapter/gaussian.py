@@ -36,7 +36,7 @@ def conditional(
     for images, mask in _groups(known):
         cross = covariance[mask].double()
         own = cross[:, mask]
-        inverse = torch.linalg.inv(own + ridge * torch.eye(len(own)).to(own))
+        inverse = torch.linalg.inv(own + ridge * torch.eye(len(own), device="cpu").to(own))
         missing = (values[images] - mean[images])[:, mask]
         found = mean[images] + missing @ (inverse @ cross).to(mean.dtype)
         left_out = (missing @ inverse.to(mean.dtype)) / inverse.diagonal().to(mean.dtype)
@@ -73,7 +73,9 @@ def latent_move(logits: Tensor, covariance: Tensor, values: Tensor, known: Tenso
             weight = (p * (1 - p)).clamp(min=1e-6)
             root = weight.sqrt()
             aim = weight * move + told - p
-            system = root[:, :, None] * own * root[:, None, :] + torch.eye(len(own)).to(own)
+            system = root[:, :, None] * own * root[:, None, :] + torch.eye(
+                len(own), device="cpu"
+            ).to(own)
             rest = torch.linalg.solve(system, (root * (aim @ own))[..., None])[..., 0]
             pull = aim - root * rest
             move = pull @ own

@@ -80,11 +80,11 @@ def _always_bounded(
     generator = torch.Generator().manual_seed(0)
 
     def noise(like: Tensor, share: float) -> Tensor:
-        drawn = torch.randn(like.shape, generator=generator).to(like)
+        drawn = torch.randn(like.shape, generator=generator, device="cpu").to(like)
         return drawn * (share * (like.detach().abs().mean() + 0.1))
 
     try:
-        other = copy.deepcopy(model)
+        other = copy.deepcopy(model, _computed(model))
     except Exception:  # not every model can be copied: then only its images are changed
         other = None
     worked = False
@@ -109,6 +109,13 @@ def _always_bounded(
         if not names:
             break
     return names if worked else set()
+
+
+def _computed(model: nn.Module) -> dict[int, Any]:
+    """Copies of attributes with a gradient, such as a pruned weight: `deepcopy` refuses them."""
+    held = (value for module in model.modules() for value in vars(module).values())
+    tensors = [value for value in held if isinstance(value, Tensor) and not value.is_leaf]
+    return {id(tensor): tensor.detach().clone() for tensor in tensors}
 
 
 def _outputs(

@@ -43,7 +43,8 @@ class Output:
             are two labels or more.
 
     Raises:
-        ModelError: No labels, a label twice, an unknown kind, or `exclusive` where it can't be.
+        ModelError: No labels, a label twice, an unknown kind, a multiclass output of one label, or
+            `exclusive` where it can't be.
     """
 
     labels: tuple[str, ...]
@@ -70,6 +71,11 @@ class Output:
             raise ModelError(
                 f"exclusive={self.exclusive} is for kind='map'. Labels of which one holds are "
                 "kind='multiclass', labels of which any number can hold kind='multilabel'."
+            )
+        if self.kind == "multiclass" and len(self.labels) == 1:
+            raise ModelError(
+                f"kind='multiclass' with the one label {self.labels[0]!r}: its probability would "
+                "always be 1. For one logit of yes or no say kind='multilabel'."
             )
         if self.exclusive and len(self.labels) == 1:
             raise ModelError(
@@ -170,6 +176,21 @@ class Outputs(Mapping[str, Tensor]):
     def clone(self) -> Outputs:
         """The same numbers in tensors of their own."""
         return Outputs({name: value.clone() for name, value in self.items()}, self.specs)
+
+    def for_images(self, batch: int) -> Outputs:
+        """The same outputs, if they have a row for each image.
+
+        Raises:
+            ModelError: They have more, or fewer.
+        """
+        for name, value in self.items():
+            if len(value) != batch:
+                raise ModelError(
+                    f"Output {name!r} has {len(value)} rows for {batch} images. The first tensor "
+                    "that the model is given counts as the images: put them first, in a tuple of "
+                    "arguments or a dict of keyword arguments."
+                )
+        return self
 
     def checked(self) -> Outputs:
         """The same outputs, if they say something of every image.

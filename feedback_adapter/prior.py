@@ -160,7 +160,7 @@ class LabelPrior:
             (batch, labels), in nats; of a known label from the others, leaving it out.
         """
         pp, yp, yy = (part.double() for part in self.covariance)
-        pp = pp + ridge * torch.eye(len(pp)).to(pp)
+        pp = pp + ridge * torch.eye(len(pp), device="cpu").to(pp)
         gain = torch.linalg.solve(pp, yp.T)  # (labels of p, labels of y)
         left = (yy - yp @ gain).float()
         mean = self.mean[1] + (logits.sigmoid() - self.mean[0]) @ gain.float()
@@ -192,7 +192,7 @@ def _matrix(name: str, given: Any) -> Tensor:
         DataError: It isn't (images, labels), or holds something else than finite numbers.
     """
     try:
-        tensor = torch.as_tensor(given)
+        tensor = torch.as_tensor(given, device="cpu")
         if tensor.is_complex():
             raise ValueError("complex numbers")  # which `double` would cut in half
         tensor = tensor.detach().to_dense().double()

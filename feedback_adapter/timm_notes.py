@@ -105,8 +105,10 @@ def _input(model: nn.Module, note: dict[str, Any]) -> tuple[int, int, int]:
 
 def _width(model: nn.Module, note: dict[str, Any]) -> int:
     """How many numbers a model returns for an image."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    image = torch.zeros(1, *_input(model, note)).to(like)
+    like = next(
+        (p for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu")
+    )
+    image = torch.zeros(1, *_input(model, note), device="cpu").to(like)
     try:
         with frozen(model, watch=False), torch.no_grad():
             found = model(image)

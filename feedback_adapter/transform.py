@@ -183,7 +183,7 @@ class Transform(PhotoTransform):
 
     @staticmethod
     def _column(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values).reshape(-1, 1, 1)
+        return torch.tensor(values, device="cpu").reshape(-1, 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)

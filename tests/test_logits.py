@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import feedback_adapter as fa
 from feedback_adapter.errors import DataError, ModelError
@@ -143,3 +144,22 @@ def test_a_model_whose_copies_cant_run_is_judged_by_other_images():
     assert float(outputs.max()) < 1
     with pytest.raises(ModelError, match="holds probabilities"):
         fa.wrap(Hooked(nn.Sigmoid()), labels=LABELS).predict(images)
+
+
+@pytest.mark.parametrize("how", ["pruned", "weight_norm"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_logits_between_0_and_1_of_a_model_whose_weights_are_computed(how):
+    """`deepcopy` refuses such weights."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[2].weight.mul_(0.01)
+        model[2].bias.fill_(0.5)
+    if how == "pruned":
+        prune.l1_unstructured(model[0], "weight", amount=0.5)
+    else:
+        nn.utils.weight_norm(model[0])
+    model(torch.rand(3, 4))
+    adapter = fa.wrap(model, labels=["a", "b"])
+    result = adapter.refine(torch.rand(3, 4), fa.Labels({"a": 1}))
+    assert ((result.before > 0) & (result.before < 1)).all()
+    assert result.improved.all()

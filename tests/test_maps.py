@@ -39,6 +39,7 @@ def test_what_labels_of_pixels_are():
     ("arguments", "message"),
     [
         ((["a"], "map", {"exclusive": True}), "each pixel would have it"),
+        ((["a"], "multiclass", {}), "would always be 1"),
         ((["a", "b"], "multiclass", {"exclusive": True}), "is for kind='map'"),
         ((["a", "b"], "map", {"exclusive": 3}), "True or False"),
     ],

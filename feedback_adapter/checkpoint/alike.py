@@ -72,10 +72,12 @@ def _images(model: nn.Module, transform: PhotoTransform | None) -> Iterator[Tens
     tensor = next(
         (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), None
     )
-    like = torch.empty(0) if tensor is None else tensor
+    like = torch.empty(0, device="cpu") if tensor is None else tensor
     generator = torch.Generator().manual_seed(0)
     for size in dict.fromkeys(sizes):
-        yield torch.randn(1, stem_channels(model), *size, generator=generator).to(like)
+        yield torch.randn(1, stem_channels(model), *size, generator=generator, device="cpu").to(
+            like
+        )
 
 
 def _run(model: nn.Module, images: Tensor) -> dict[str, Tensor] | None:

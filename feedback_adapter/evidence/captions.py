@@ -76,8 +76,8 @@ class Captions(Unbound):
         tokens = [row + [_PAD] * (longest - len(row)) for row in rows]
         return _Tokens(
             name,
-            torch.tensor(tokens, dtype=torch.long).reshape(len(rows), longest),
-            torch.tensor(owners, dtype=torch.long),
+            torch.tensor(tokens, dtype=torch.long, device="cpu").reshape(len(rows), longest),
+            torch.tensor(owners, dtype=torch.long, device="cpu"),
             batch,
             self.confidence,
         )

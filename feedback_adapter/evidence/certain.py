@@ -121,7 +121,7 @@ def hold(outputs: Outputs, facts: Sequence[Certain]) -> Outputs:
             if fact.one_of is not None:  # the only one of a set that isn't ruled out
                 left = fact.one_of.to(logits.device) & ~absent[fact.output]
                 present = present | (left & (left.sum(1, keepdim=True) == 1))
-            edge = torch.tensor(LIMIT, dtype=torch.float64).logit().item()
+            edge = torch.tensor(LIMIT, dtype=torch.float64, device="cpu").logit().item()
             held = torch.where(present, logits.clamp(min=edge), logits)
             new[fact.output] = torch.where(out, held.clamp(max=-edge), held)
             continue
@@ -132,7 +132,7 @@ def hold(outputs: Outputs, facts: Sequence[Certain]) -> Outputs:
         log_p = logits.log_softmax(1)
         lowest = torch.finfo(logits.dtype).min
         inside = log_p.masked_fill(out, lowest).log_softmax(1)
-        floor = torch.tensor((1 - LIMIT) / logits.shape[1]).log().item()
+        floor = torch.tensor((1 - LIMIT) / logits.shape[1], device="cpu").log().item()
         held = torch.where(out, log_p.clamp(max=floor), inside)
         new[fact.output] = torch.where(out.any(1, keepdim=True), held, logits)
     return _hold_on_maps(outputs.replace(**new), on_maps)

@@ -109,7 +109,7 @@ class Coarse(Unbound):
             members = {name: [place(name, labels)] for name in known}
             masks[heads[0]] = _mask(named, members, len(labels))
         stated += heads[:1] if self.through != "classes" else []
-        sets = _Sets(masks, torch.full((batch,), self.confidence), stated)
+        sets = _Sets(masks, torch.full((batch,), self.confidence, device="cpu"), stated)
         consistent(sets.certain(), specs)
         return sets
 
@@ -142,7 +142,7 @@ class _Sets(Evidence):
         """See `Evidence.certain`."""
         sure = (self.confidence == 1).unsqueeze(1)
         return [
-            Certain(name, torch.full(mask.shape, torch.nan), mask & sure)
+            Certain(name, torch.full(mask.shape, torch.nan, device=mask.device), mask & sure)
             for name, mask in self.masks.items()
         ]
 
@@ -230,7 +230,7 @@ def _is_class(value: object) -> bool:
 def _mask(
     named: Sequence[tuple[str, ...]], members: Mapping[str, list[int]], labels: int
 ) -> Tensor:
-    mask = torch.zeros(len(named), labels, dtype=torch.bool)
+    mask = torch.zeros(len(named), labels, dtype=torch.bool, device="cpu")
     for row, names in enumerate(named):
         for name in names:
             mask[row, members[name]] = True

@@ -87,7 +87,11 @@ class KnownPixels(Evidence):
             return []
         labels = len(self.spec.labels)
         value = [image.certain(labels) for image in self.images]
-        return [_CertainPixels(self.output, torch.tensor(value).reshape(-1, labels), pixels=self)]
+        return [
+            _CertainPixels(
+                self.output, torch.tensor(value, device="cpu").reshape(-1, labels), pixels=self
+            )
+        ]
 
     def loss(self, outputs: Outputs) -> Tensor:
         """See `Evidence.loss`."""
@@ -169,9 +173,9 @@ class KnownPixels(Evidence):
             places.append(place)
             values.append(value)
         most = max(map(len, places), default=0)
-        index = torch.zeros(len(places), most, dtype=torch.long)
-        there = torch.zeros(len(places), most, dtype=torch.bool)
-        target = torch.full((len(places), most, count), torch.nan)
+        index = torch.zeros(len(places), most, dtype=torch.long, device="cpu")
+        there = torch.zeros(len(places), most, dtype=torch.bool, device="cpu")
+        target = torch.full((len(places), most, count), torch.nan, device="cpu")
         for number, (place, value) in enumerate(zip(places, values, strict=True)):
             index[number, : len(place)], there[number, : len(place)] = place, True
             target[number, : len(place)] = value

@@ -117,8 +117,10 @@ class Labels(Unbound):
         if self.output is not None:
             name = output_of(specs, self.output, list(specs), "Labels", "one of labels")
             specs = {name: specs[name]}
-        target = {name: torch.zeros(batch, len(spec.labels)) for name, spec in specs.items()}
-        weight = {name: torch.zeros(batch, len(spec.labels)) for name, spec in specs.items()}
+        # on the CPU, whatever the user's default device is
+        blank = {n: torch.zeros(batch, len(s.labels), device="cpu") for n, s in specs.items()}
+        target = {name: tensor.clone() for name, tensor in blank.items()}
+        weight = {name: tensor.clone() for name, tensor in blank.items()}
         trust = self.confidence if isinstance(self.confidence, dict) else {}
         rest = 1.0 if isinstance(self.confidence, dict) else self.confidence
         every = _Places(specs)
@@ -343,7 +345,11 @@ class _Places:
 
 def _tensor(value: Any, what: str) -> Tensor:
     try:
-        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
+        tensor = (
+            value.detach().cpu()
+            if isinstance(value, Tensor)
+            else torch.as_tensor(value, device="cpu")
+        )
         if tensor.is_complex() or tensor.is_quantized:
             raise TypeError(f"its type is {tensor.dtype}")
         return tensor.to_dense()

@@ -77,7 +77,7 @@ def paint(
         EvidenceError: A mark is outside of the frame.
     """
     frame = frame or size
-    known = torch.full((labels, size[0] * size[1]), torch.nan)
+    known = torch.full((labels, size[0] * size[1]), torch.nan, device="cpu")
     if mask is not None and mask.ndim == 3:
         known = fitted(mask, size).flatten(1).to(known).clone()
     elif mask is not None:
@@ -119,7 +119,7 @@ def pixels_of(mark: Mark, frame: Size, size: Size) -> Tensor:
     centres = _centres(size[0], frame[0]), _centres(size[1], frame[1])
     if isinstance(mark, Box):
         return _inside(mark, centres, frame, size)
-    found = [_at(torch.tensor(_along(mark.points, frame, size)), frame, size)]
+    found = [_at(torch.tensor(_along(mark.points, frame, size), device="cpu"), frame, size)]
     if mark.radius > 0:
         ends = zip(mark.points, mark.points[1:] or mark.points, strict=False)
         found += [_near(start, end, mark.radius, centres, size) for start, end in ends]
@@ -128,7 +128,9 @@ def pixels_of(mark: Mark, frame: Size, size: Size) -> Tensor:
 
 def _centres(count: int, frame: int) -> Tensor:
     """The coordinate in the frame of each pixel's centre along one side, float64."""
-    places = (torch.arange(count, dtype=torch.float64) + 0.5) * frame / max(count, 1) - 0.5
+    places = (torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) * frame / max(
+        count, 1
+    ) - 0.5
     return places.clamp(0, max(frame - 1, 0))
 
 
@@ -185,4 +187,4 @@ def _inside(box: Box, centres: tuple[Tensor, Tensor], frame: Size, size: Size) -
     inside = (rows[:, None] * size[1] + columns[None]).flatten()
     if len(inside):
         return inside
-    return _at(torch.tensor([((x0 + x1) / 2, (y0 + y1) / 2)]), frame, size)
+    return _at(torch.tensor([((x0 + x1) / 2, (y0 + y1) / 2)], device="cpu"), frame, size)

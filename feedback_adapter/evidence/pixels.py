@@ -244,7 +244,11 @@ def _masks(value: Any) -> Any:
 
 def _tensor(value: Any) -> Tensor:
     try:
-        mask = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
+        mask = (
+            value.detach().cpu()
+            if isinstance(value, Tensor)
+            else torch.as_tensor(value, device="cpu")
+        )
         if mask.is_complex() or mask.is_quantized:
             raise TypeError(f"its type is {mask.dtype}")
         mask = mask.to_dense().to(torch.float32)

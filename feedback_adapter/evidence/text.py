@@ -88,7 +88,7 @@ class Reliability:
         Raises:
             DataError: Texts, truth and labels don't fit each other.
         """
-        holds = torch.as_tensor(truth, dtype=torch.float64)
+        holds = torch.as_tensor(truth, dtype=torch.float64, device="cpu")
         if isinstance(texts, str) or tuple(holds.shape) != (len(texts), len(labels)):
             raise DataError(
                 f"truth is {tuple(holds.shape)}: it must be (texts, labels), with one text per "
@@ -117,9 +117,11 @@ class Reliability:
                         f"The reliability is of other labels: {short(list(value)[:3])}. "
                         f"{did_you_mean(next(iter(value)), labels)}"
                     )
-                pairs.append(torch.tensor([value.get(label, default) for label in labels]))
+                pairs.append(
+                    torch.tensor([value.get(label, default) for label in labels], device="cpu")
+                )
             else:
-                pairs.append(torch.full((len(labels),), float(value)))
+                pairs.append(torch.full((len(labels),), float(value), device="cpu"))
         return pairs[0], pairs[1]
 
 
@@ -237,7 +239,7 @@ def mentions(texts: Sequence[str], labels: Sequence[str]) -> Tensor:
         for form in {words, tuple(lemma(word) for word in words)}:
             index.setdefault(form, []).append(place)
     longest = max((len(form) for form in index), default=1)
-    said = torch.zeros(len(texts), len(labels), dtype=torch.bool)
+    said = torch.zeros(len(texts), len(labels), dtype=torch.bool, device="cpu")
     for row, text in enumerate(texts):
         words = _words(text)
         lemmas = [lemma(word) if word else "" for word in words]

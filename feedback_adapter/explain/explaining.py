@@ -90,7 +90,7 @@ def explain(
     count = len(again.names)
     every = frozenset(range(count))
     if count <= EXACT:
-        shares, errors = shapley.exact(again.value, count), torch.zeros(count, 2)
+        shares, errors = shapley.exact(again.value, count), torch.zeros(count, 2, device="cpu")
     else:
         shares, errors = shapley.sampled(again.value, count, orders)
     rows: list[Contribution] = []
@@ -161,7 +161,9 @@ class _Again:
                 f"{label!r} is told of image {image}, so it is what was told, whatever else is "
                 "known. Explain a label that isn't told."
             )
-        own = float(self._numbers(result.outputs_after.take(torch.tensor([image])))[0])
+        own = float(
+            self._numbers(result.outputs_after.take(torch.tensor([image], device="cpu")))[0]
+        )
         now = float(self.value(frozenset(range(len(self.names))))[0])
         margin = 10 * torch.finfo(result.outputs_after[self.output].dtype).eps ** 0.5
         if not abs(own - now) <= margin * max(1.0, abs(now)):

@@ -167,4 +167,4 @@ class Explanation:
 def _sigmoid(log_odds: float) -> float:
     import torch
 
-    return float(torch.tensor(log_odds, dtype=torch.float64).sigmoid())
+    return float(torch.tensor(log_odds, dtype=torch.float64, device="cpu").sigmoid())

@@ -64,7 +64,7 @@ def sampled(value: Value, count: int, orders: int, seed: int = 0) -> tuple[Tenso
     for _ in range(orders):
         chosen, last = frozenset[int](), value(frozenset())
         gain = torch.zeros(count, *last.shape, dtype=last.dtype)
-        for item in torch.randperm(count, generator=generator).tolist():
+        for item in torch.randperm(count, generator=generator, device="cpu").tolist():
             chosen = chosen | {item}
             now = value(chosen)
             gain[item], last = now - last, now

@@ -87,7 +87,7 @@ def hide(evidence: Evidence, unrefined: Outputs, share: float, seed: int) -> Hid
     known = evidence.known(unrefined)
     generator = torch.Generator().manual_seed(seed)
     mask = torch.cat([m.cpu() for m in known.values()], 1)
-    random = torch.where(mask, torch.rand(mask.shape, generator=generator), 2.0)
+    random = torch.where(mask, torch.rand(mask.shape, generator=generator, device="cpu"), 2.0)
     amount = mask.sum(1, keepdim=True)
     count = (amount * share).round().clamp(min=1).minimum(amount - 1).clamp(min=0)
     chosen = (random.argsort(1).argsort(1) < count) & mask

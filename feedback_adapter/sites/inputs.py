@@ -18,6 +18,7 @@ from feedback_adapter.errors import (
     did_you_mean,
 )
 from feedback_adapter.sites.nested import map_tensors, named_tensors
+from feedback_adapter.sites.torch_patches import rewriting
 
 __all__ = ["Inputs", "named_errors"]
 
@@ -83,7 +84,14 @@ class Inputs:
         if inputs.images.is_floating_point() and not inputs.images.is_meta:
             finite = inputs.images.isfinite()
             finite = finite.flatten(1).all(1) if finite.ndim > 1 else finite
-            if not bool(finite.all()):
+            try:
+                fine = bool(finite.all())
+            except RuntimeError as error:
+                raise InputError(
+                    "The images have no values here, as inside FakeTensorMode or make_fx: "
+                    "call this with ordinary tensors, outside of it."
+                ) from error
+            if not fine:
                 bad = (~finite).nonzero().flatten().tolist()
                 raise InputError(f"NaN or inf in image {bad[0]} (of {len(bad)} such images).")
         return inputs
@@ -178,6 +186,12 @@ def named_errors(model: nn.Module, inputs: Inputs, follows: str | None = None) -
 
 def _check_ordinary(images: Tensor) -> None:
     """Refuse images that aren't numbers in a row, which autograd needs."""
+    inside = rewriting()
+    if inside is not None:
+        raise InputError(
+            f"This can't be done inside {inside}, since it runs the model and autograd in ways "
+            "that depend on values: call it outside, with ordinary tensors."
+        )
     if images.is_nested or images.layout != torch.strided:
         what = "nested" if images.is_nested else str(images.layout).removeprefix("torch.")
         raise InputError(

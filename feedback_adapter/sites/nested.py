@@ -70,9 +70,11 @@ def map_tensors(
         return result
     if isinstance(value, tuple):
         kind = cast("type[Any]", type(cast("Any", value)))
-        return kind(*new.values()) if hasattr(kind, "_fields") else kind(new.values())
+        return tuple.__new__(kind, new.values())  # no constructor looks at what is in it
     if isinstance(value, list):
-        return list(new.values())
+        result = copy.copy(cast("list[Any]", value))
+        result[:] = new.values()
+        return result
     result = copy.copy(value)  # not dataclasses.replace: it would run __post_init__ again
     for name, item in new.items():
         object.__setattr__(result, name, item)

@@ -13,16 +13,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from feedback_adapter.errors import SiteError
+from feedback_adapter.sites.frozen import frozen
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.intercept import intercept, plain_call
 from feedback_adapter.sites.nested import is_dense, named_tensors
 from feedback_adapter.sites.recorder import paths_of
-from feedback_adapter.sites.site import Site
+from feedback_adapter.sites.site import INPUT, Site
 
-__all__ = ["not_by_image"]
+__all__ = ["RowCheck", "not_by_image"]
 
 _Sums = dict[int, Tensor]
 """By dimension whose size is a multiple of the batch's: sums over all others; or nothing."""
+
+
+class RowCheck:
+    """Looks at each pivot once."""
+
+    def __init__(self) -> None:
+        self._seen: set[Site] = {Site(INPUT)}
+
+    def __call__(self, model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> None:
+        """Check that pivots hold an image in each row.
+
+        Args:
+            model: The user's model.
+            inputs: The images.
+            sites: The pivots.
+
+        Raises:
+            SiteError: One holds something else.
+        """
+        unseen = set(sites) - self._seen
+        if inputs.batch < 2 or not unseen:
+            return
+        with frozen(model):
+            others = not_by_image(model, inputs, unseen)
+        for site in others:
+            raise SiteError(
+                f"{site.name!r} has as many rows as there are images, but its first dimension "
+                "isn't the images: other rows than the first change when the first image does. "
+                "Choose one of `adapter.sites(images)`."
+            )
+        self._seen |= unseen
 
 
 @torch.no_grad()
@@ -56,7 +89,7 @@ def _another(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         return images[0].flip(tuple(range(images[0].ndim)))
     noise = torch.Generator().manual_seed(0)
-    drawn = torch.randn(images[0].shape, generator=noise).to(images)
+    drawn = torch.randn(images[0].shape, generator=noise, device="cpu").to(images)
     values = images.float()
     return (values.mean() + drawn * (values.std() + 1e-3)).to(images.dtype)
 
@@ -103,7 +136,7 @@ def _sums_of(tensor: Tensor, batch: int) -> _Sums:
             others = [d for d in range(tensor.ndim) if d != dim]
             sums = size.sum(others, dtype=torch.float64) if others else size
             try:
-                found[dim] = torch.tensor(sums.tolist())
+                found[dim] = torch.tensor(sums.tolist(), device="cpu")
             except RuntimeError:  # inside torch.func.vmap: it has no values of its own
                 return {}
     return found

@@ -25,6 +25,7 @@ __all__ = [
     "PRIVATE_NAMES",
     "Change",
     "ThreadState",
+    "rewriting",
     "shortcuts_off",
     "storage_of",
     "unwrapped",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 PRIVATE_NAMES = (
+    "torch._C._functorch.peek_interpreter_stack",
     "torch._dynamo.eval_frame.DynamoStance",
     "torch._dynamo.eval_frame.OptimizedModule",
     "torch._dynamo.eval_frame._stance",
@@ -125,6 +127,14 @@ def storage_of(tensor: Tensor) -> int:
         return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
     except (NotImplementedError, RuntimeError):
         return -id(tensor)
+
+
+def rewriting() -> str | None:
+    """What is making another function of the caller's code, so that autograd isn't free to use."""
+    if torch.jit.is_tracing():
+        return "torch.jit.trace"
+    inside = torch._C._functorch.peek_interpreter_stack()  # pyright: ignore
+    return None if inside is None else f"torch.func.{inside.key().name.lower()}"
 
 
 def weights_of(model: nn.Module) -> dict[str, tuple[int, int]]:

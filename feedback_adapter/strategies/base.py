@@ -98,9 +98,9 @@ class Problem:
     @torch.no_grad()
     def unrefined(self) -> Outputs:
         """What the model says of the images by itself."""
-        if self.recorded is None:
-            return self.read(self.inputs.run(self.model)).detach()
-        return self.read(self.recorded.value).detach()
+        recorded = self.recorded
+        value = self.inputs.run(self.model) if recorded is None else recorded.value
+        return self.read(value).for_images(self.inputs.batch).detach()
 
     def believed(self) -> Problem:
         """The same problem with evidence in which mistakes are allowed for."""

@@ -150,6 +150,7 @@ class Moving(abc.ABC):
                 pairs = zip(self.tail.pivots, edits, strict=True)
                 edits = [self._held(site, edit) for site, edit in pairs]
             outputs = self.problem.read(self.tail.run(edits, check=check))
+            outputs.for_images(self.problem.inputs.batch)
             fine = {n: z.float() for n, z in outputs.items() if z.element_size() < 4}
             losses = self.problem.evidence.loss(outputs.replace(**fine) if fine else outputs)
         self.points = [point.detach() for point in self.points]

@@ -257,3 +257,71 @@ def test_a_model_whose_second_pass_differs_is_a_named_error(what):
 
     with pytest.raises(fa.errors.SiteError, match="gave another result"):
         fa.wrap(Differs(), labels=["a", "b"]).refine(IMAGES, TOLD, pivots="stem")
+
+
+class Packs(nn.Module):
+    """A recurrent network over sequences of several lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 2)
+        self.recurrent = nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x, lengths):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        packed = nn.utils.rnn.pack_padded_sequence(tokens, lengths, True, enforce_sorted=False)
+        return self.head(self.recurrent(packed)[1][0][-1])
+
+
+@pytest.mark.parametrize("pivot", [None, "input", "patches", "head"])
+def test_packed_sequences_are_passed_on(pivot):
+    model, given = Packs().eval(), (IMAGES, torch.tensor([16, 5]))
+    adapter, before = fa.wrap(model, labels=["a", "b"]), snapshot(model)
+    for strategy in ("newton", "residual"):
+        result = adapter.refine(given, TOLD, strategy=strategy, pivots=pivot)
+        torch.testing.assert_close(result.before, model(*given))
+        assert result.improved.all()
+    assert not differences(before, snapshot(model))
+
+
+class Detections(tuple):
+    """A tuple and a list with constructors and attributes of their own."""
+
+    def __new__(cls, scores, boxes):
+        assert isinstance(scores, torch.Tensor)
+        return super().__new__(cls, (scores, boxes))
+
+
+class Levels(list):
+    def __init__(self, *levels, strides):
+        super().__init__(levels)
+        self.strides = strides
+
+
+@pytest.mark.parametrize("kind", ["tuple", "list"])
+def test_containers_of_a_users_own_kind_stay_of_that_kind(kind):
+    class Backbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            if kind == "tuple":
+                return Detections(self.one(x), self.two(x))
+            return Levels(self.one(x), self.two(x), strides=(1, 1))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.neck, self.head = Backbone(), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+
+        def forward(self, x):
+            levels = self.backbone(x)
+            assert isinstance(levels, Detections) or levels.strides == (1, 1)
+            return self.head((self.neck(levels[0]) + levels[1]).relu().mean((2, 3)))
+
+    model = Model().eval()
+    for pivot in ("neck", "backbone:1", "backbone.two"):
+        result = fa.wrap(model, labels=["a", "b"]).refine(IMAGES, TOLD, pivots=pivot)
+        torch.testing.assert_close(result.before, model(IMAGES))
+        assert result.improved.all()

@@ -100,3 +100,25 @@ def test_which_arguments_are_cut():
 def test_shared_names_keyword_arguments():
     with pytest.raises(InputError, match=r"shared='wieght' isn't a keyword.*'weight'"):
         Inputs((torch.randn(3, 6),), {"weight": torch.ones(3)}, shared=frozenset({"wieght"}))
+
+
+def test_images_that_are_not_the_first_tensor_are_named():
+    class Pairs(nn.Module):
+        """Compares images with texts, as CLIP does."""
+
+        def __init__(self):
+            super().__init__()
+            self.see, self.read = nn.Linear(12, 8), nn.EmbeddingBag(50, 8)
+
+        def forward(self, pixels, ids):
+            return self.see(pixels.flatten(1)) @ self.read(ids).T
+
+    adapter = fa.wrap(Pairs().eval(), labels=["a", "b"], kind="multiclass")
+    pixels, ids, told = torch.rand(3, 12), torch.randint(0, 50, (2, 5)), fa.Labels({"a": 1})
+    for strategy in ("clamp", "newton", "residual"):
+        with pytest.raises(fa.errors.FeedbackAdapterError, match="for 2 images"):
+            adapter.refine({"ids": ids, "pixels": pixels}, told, strategy=strategy, pivots="see")
+        after = adapter.refine({"pixels": pixels, "ids": ids}, told, strategy=strategy).after
+        assert after.argmax(1).tolist() == [0, 0, 0]
+    with pytest.raises(fa.errors.ModelError, match="3 rows for 2 images"):
+        adapter.predict({"ids": ids, "pixels": pixels})

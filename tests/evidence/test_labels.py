@@ -162,7 +162,7 @@ def test_command_line():
         parse_labels("dog,-dog")
     with pytest.raises(EvidenceError, match="'much' in 'dog=much' isn't a number"):
         parse_labels("dog=much")
-    with pytest.raises(EvidenceError, match=r"value of 'dog' is 1.5"):
+    with pytest.raises(EvidenceError, match=r"'1.5' in 'dog=1.5' isn't a number"):
         parse_labels("dog=1.5")
 
 

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-STRATEGY = "newton"
-"""Feedback alone, without statistics of which words go together: what this library is about."""
-
 MOVES, TOLD = 10, 4
 """How many labels are shown at most: of those that moved, and of those that are told."""
 
@@ -44,7 +41,9 @@ def demo(
         path = _find(photo)
         adapter = fa.load(photo.checkpoint)
         assert adapter.transform is not None, "the zoo's checkpoints say how they see photos"
-        result = adapter.refine(adapter.transform.open(path), photo.evidence(), strategy=STRATEGY)
+        result = adapter.refine(
+            adapter.transform.open(path), photo.evidence(), strategy=photo.strategy
+        )
         truth = photo.truth(adapter.labels)
         changes = _shown(result, truth)
         assert result.images is not None, "they are photos"
@@ -57,6 +56,7 @@ def demo(
             told: dict[str, Any] = {
                 "photo": path.name,
                 "checkpoint": photo.checkpoint,
+                "strategy": result.strategy,
                 "why": sentence,
             }
             moves = [
@@ -71,7 +71,7 @@ def demo(
         console.print(sentence, highlight=False)
         console.print(f"Picture: {picture}", highlight=False, soft_wrap=True)
     if json:
-        print_json({"strategy": STRATEGY, "photos": described})
+        print_json({"photos": described})
 
 
 def _find(photo: Photo) -> Path:
@@ -95,15 +95,19 @@ def _sentence(
     from feedback_adapter.changes import moved_right
 
     said = [label if value else f"no {label}" for label, value in photo.known.items()]
-    told = _and(said) if photo.coarse is None else f"that it is a {photo.coarse}"
+    told = f"that it is a {photo.coarse}" if photo.coarse else _and(said)
+    told = "its caption" if photo.caption else told
     moved = [change for change in changes if not change.known]
     up = _and([_move(change) for change in moved[:5] if change.after > change.before])
     down = _and([_move(change) for change in moved[:5] if change.after < change.before])
     what = " and ".join(filter(None, (up and f"raised {up}", down and f"lowered {down}")))
     marks = [moved_right(change, truth) for change in moved]
+    how = "the other words follow from the network's output and from how often words go together"
+    if result.pivots:
+        sites = ", ".join(result.pivots)
+        how = f"the feedback changed the activation at {sites} until the network agreed"
     return (
-        f"Knowing {told}, the feedback changed the activation at {', '.join(result.pivots)} until "
-        f"the network agreed; that {what}. No weight was touched. Moves of labels that can be "
+        f"Knowing {told}, {how}; that {what}. No weight was touched. Moves of labels that can be "
         f"judged: {marks.count(True)} right, {marks.count(False)} wrong."
     )
 

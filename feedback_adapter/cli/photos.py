@@ -37,6 +37,8 @@ class Photo:
         true: The other labels that are true of it, separated by spaces (`_` within a label).
         unclear: Labels about which people could disagree, which count neither way.
         coarse: A coarse class that a person would know.
+        caption: What a person would write below the photo; it is told instead of `known`.
+        strategy: How it is refined; `"auto"` is the checkpoint's own.
         checkpoint: Whose labels these are.
         told: What is known, in a sentence.
     """
@@ -48,6 +50,8 @@ class Photo:
     true: str
     unclear: str
     coarse: str | None = None
+    caption: str = ""
+    strategy: str = "newton"
     checkpoint: str = "caption-words-lite0"
     told: str = ""
 
@@ -62,7 +66,10 @@ class Photo:
         """What is known, as evidence."""
         from feedback_adapter.evidence.coarse import Coarse
         from feedback_adapter.evidence.labels import Labels
+        from feedback_adapter.evidence.text import Text
 
+        if self.caption:
+            return Text(self.caption)
         return Labels(self.known) if self.coarse is None else Coarse(self.coarse)
 
     def truth(self, labels: Iterable[str]) -> dict[str, bool]:
@@ -90,14 +97,14 @@ PHOTOS = (
     ),
     Photo(
         "skimage",
-        "data/camera.png",
-        "CC0, Lav Varshney",
-        {"camera": 1},
-        "man wear black white stand person guy male coat grass field grassy hair haired face ear "
-        "head hand arm leg eye building city background sky dark take lawn",
-        "hold watch jacket suit outfit clothes clothing lean grey gray pole winter park tree pants "
-        "open stare baby pose street hike line uniform",
-        told="Known: a camera, since the file is called so",
+        "data/brick.png",
+        "CC0, CC0 Textures",
+        {"brick": 1},
+        "wall dark grey gray",
+        "black white stone sidewalk building street ground concrete floor road stripe",
+        caption="A wall of grey bricks.",
+        strategy="auto",
+        told="Known: its caption, “A wall of grey bricks”",
     ),
     Photo(
         "skimage",
@@ -111,5 +118,6 @@ PHOTOS = (
         told="Known: a vehicle, since it is about to fly",
     ),
 )
-"""Of the words that move most on the first two, at least three quarters move the right way.
-ImageNet's class for a rocket is `missile` ("a rocket carrying a warhead")."""
+"""Of the words that move most on the first two, at least three quarters move the right way, and
+mean average precision rises; the page of results says how often that is so. ImageNet's class for a
+rocket is `missile` ("a rocket carrying a warhead")."""

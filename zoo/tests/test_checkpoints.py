@@ -29,7 +29,7 @@ def test_saved_again_it_keeps_every_key_every_weight_and_its_page(folder: Path, 
 
 
 def test_all_of_them_are_listed():
-    assert len(FOLDERS) == 20
+    assert len(FOLDERS) == 22
     for folder in FOLDERS:
         config = json.loads((folder / "feedback_adapter.json").read_text("utf-8"))
         assert config["name"] == folder.name

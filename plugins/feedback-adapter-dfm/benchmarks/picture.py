@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -13,17 +14,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import typer
+from camvid_nets import CLASSES
+from camvid_task import network_input as street_input
+from camvid_task import read
 from command import HERE
 from matplotlib.animation import FuncAnimation, PillowWriter
 from methods import SMALL
 from safetensors.torch import load_file
-from sampling import clicks
+from sampling import clicks, error_click
 from torch import Tensor
 from triangle_task import Task, known, masks, network_input
 
+import feedback_adapter as fa
 from fa_dfm import DFM, Known, Unroll
 
 STEPS = (1, 2, 3, 4, 6)
+CLICKED = {"strategy": "newton", "pivots": "input", "prior_std": 16.0}
+"""How `known_pixels.py` refines frames."""
+
 COLOURS = {"loop": "tab:blue", "loop, cut": "tab:cyan", "feedforward": "tab:orange"}
 COLOURS |= {"untied": "tab:green", "unet": "tab:red"}
 
@@ -33,8 +41,9 @@ def main(
     pairs: Annotated[Path, typer.Option(help="Weights of the loop on pairs of triangles.")],
     out: Path = HERE / "docs" / "images",
     results: Path = HERE / "results",
+    data: Annotated[Path | None, typer.Option(help="Folder of CamVid, for its picture.")] = None,
 ) -> None:
-    """Draw all pictures."""
+    """Draw all pictures; that of CamVid only where the folder of its data is given."""
     out.mkdir(parents=True, exist_ok=True)
     one, two = (_load(file) for file in (triangles, pairs))
     single, double = Task(), Task(pairs=True)
@@ -54,6 +63,8 @@ def main(
     _film(out / "click.gif", clicked, listening)
     _changes(out / "changes.png", one, single)
     _curves(out / "curves.png", results)
+    if data is not None:
+        _street(out / "camvid.png", *read(data, "val", "cpu"))
 
 
 def _load(file: Path) -> DFM:
@@ -120,7 +131,7 @@ def _changes(file: Path, net: DFM, task: Task) -> None:
         changes = net.unroll(images, steps=12).changes.mean(1)
         axis.semilogy(np.arange(1, 13), changes, "o-", label=f"noise {sigma:g}")
     axis.set_xlabel("look")
-    axis.set_ylabel("mean change of a pixel's probability")
+    axis.set_ylabel("mean change of a pixel")
     axis.legend()
     figure.tight_layout()
     figure.savefig(file, dpi=90)
@@ -147,6 +158,21 @@ def _curves(file: Path, results: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=90)
     plt.close(figure)
+
+
+def _street(file: Path, images: Tensor, masks: Tensor, frame: int = 60) -> None:
+    """A frame of the validation split, corrected by three clicks, one after the other."""
+    adapter = fa.load("camvid-feedforward")
+    image, mask = street_input(images[[frame]]), masks[[frame]]
+    told = torch.zeros_like(mask, dtype=torch.bool)
+    predicted = adapter.predict(image)
+    for _ in range(3):
+        told = told | error_click(predicted.argmax(1), mask, CLASSES)
+        clicked = [(x, y, adapter.labels[mask[0, y, x]]) for y, x in told[0].nonzero().tolist()]
+        result = adapter.refine(image, fa.Pixels(clicks=clicked), **CLICKED)
+        predicted = result.after
+    shown = dataclasses.replace(result, images=images[[frame]])
+    shown.plot(file, top=8)
 
 
 def _rows(file: Path) -> dict[tuple[str, str], dict[str, float]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fa_dfm import DFM, Known
 
-__all__ = ["CONDITIONS", "score"]
+__all__ = ["CONDITIONS", "counts", "mean_iou", "score"]
 
 SCORED = 64
 """Frames at a time."""
@@ -88,7 +88,7 @@ def score(name: str, nets: Sequence[DFM], frames: Frames, seed: int) -> list[Mea
     for condition, tell in CONDITIONS.items():
         for way, how in ways.items():
             generator = torch.Generator(frames[0].device).manual_seed(77)
-            after, before = _counts(), _counts()
+            after, before = counts(), counts()
             for i in range(0, len(frames[0]), SCORED):
                 part = slice(i, i + SCORED)
                 images, labels = network_input(frames[0][part]), frames[1][part]
@@ -100,19 +100,19 @@ def score(name: str, nets: Sequence[DFM], frames: Frames, seed: int) -> list[Mea
                 told = None if tell is None else tell(predict, labels, generator)
                 facts = None if told is None else known(labels, told)
                 left = labels if told is None else torch.where(told, CLASSES, labels)
-                after += _counts(predict(facts).argmax(1), left)
+                after += counts(predict(facts).argmax(1), left)
                 if tell is not None:
-                    before += _counts(predict(None).argmax(1), left)
+                    before += counts(predict(None).argmax(1), left)
             used = cost * how.get("steps", looks) // looks
             numbers = {"mIoU": after} | ({"mIoU before": before} if tell is not None else {})
             measured += [
-                Measured(way, condition, metric, _mean_iou(counts), seed, used, size)
+                Measured(way, condition, metric, mean_iou(counts), seed, used, size)
                 for metric, counts in numbers.items()
             ]
     return measured
 
 
-def _counts(predicted: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+def counts(predicted: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
     """How often each label (rows) was predicted as each (columns)."""
     if predicted is None or labels is None:
         return torch.zeros(CLASSES, CLASSES, dtype=torch.long)
@@ -121,7 +121,7 @@ def _counts(predicted: Tensor | None = None, labels: Tensor | None = None) -> Te
     return torch.bincount(pairs, minlength=CLASSES**2).view(CLASSES, CLASSES).cpu()
 
 
-def _mean_iou(counts: Tensor) -> float:
+def mean_iou(counts: Tensor) -> float:
     both = counts.diagonal().double()
     union = counts.sum(0) + counts.sum(1) - counts.diagonal()
     return float((both / union.clamp(min=1)).mean() * 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,13 @@ import typer
 from command import HERE
 
 NAMES = ("triangles", "clicks", "examples", "camvid", "cifar10")
+
+METHODS = (
+    *("loop", "loop, cut", "loop, shuffled", "feedforward", "untied", "ensemble"),
+    *("unet", "unet loop", "published", "loop, all gradients"),
+    *("loop, to stride 16", "feedforward, to stride 16"),
+)
+"""What the documentation shows; the results have more, such as other numbers of looks."""
 
 
 def main(results: Path = HERE / "results", out: Path = HERE / "docs" / "tables") -> None:
@@ -31,8 +39,9 @@ def texts(results: Path) -> dict[str, str]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Conditions as rows, methods as columns; mean and standard deviation, seeds in brackets."""
-    rows = [row for row in rows if not row["method"].endswith("looks")]
-    methods = {row["method"]: row for row in rows}
+    every = {row["method"]: row for row in rows}
+    methods = {name: every[name] for name in METHODS if name in every}
+    rows = sorted((row for row in rows if row["method"] in methods), key=_numbers)
     found = {(row["condition"], row["metric"], row["method"]): row for row in rows}
     sizes = [f"{row['parameters'] / 1e3:.1f}k" for row in methods.values()]
     costs = [f"{row['macs'] / 1e6:.0f}M" for row in methods.values()]
@@ -46,6 +55,13 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         cells = [_cell(found.get((condition, metric, method))) for method in methods]
         lines.append(f"| {condition}: {metric} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _numbers(row: dict[str, Any]) -> list[float]:
+    """The numbers of a condition, by which rows are ordered: examples, side, noise."""
+    side, *rest = re.findall(r"[\d.]+", row["condition"]) if " px" in row["condition"] else "0"
+    examples = rest[-1:] if "examples" in row["condition"] else []
+    return [float(number) for number in (*examples, side, *rest[:1])]
 
 
 def _cell(row: dict[str, Any] | None) -> str:

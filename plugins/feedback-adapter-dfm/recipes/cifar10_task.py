@@ -16,7 +16,7 @@ import fa_dfm
 from fa_dfm import DFM
 from fa_dfm.nets import SmallResNet
 
-__all__ = ["METHODS", "STD", "Photos", "read", "train"]
+__all__ = ["MEAN", "METHODS", "STD", "Photos", "read", "train"]
 
 BATCH = 512
 MEAN, STD = 0.47, 0.25

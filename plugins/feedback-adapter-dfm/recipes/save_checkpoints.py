@@ -2,20 +2,24 @@
 
     python recipes/save_checkpoints.py --trained FOLDER --out CHECKPOINTS
 
-FOLDER has what `benchmarks/triangles.py`, `clicks.py` and `camvid.py` wrote.
+FOLDER/TABLE is the `--out` of `benchmarks/TABLE.py`, for the tables triangles, clicks, camvid and
+cifar10.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from camvid_nets import LITE0, SIZE
 from camvid_nets import METHODS as SCENES
-from methods import SMALL
+from cifar10_task import MEAN, STD
+from cifar10_task import METHODS as PHOTOS
+from methods import SMALL, Method
 from safetensors.torch import load_file
 
 import feedback_adapter as fa
@@ -24,10 +28,90 @@ from fa_dfm.checkpoints import LIBRARY, build
 
 __all__ = ["CHECKPOINTS", "Trained", "adapter_of", "main"]
 
-CAMVID = (
-    *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
-    *("pedestrian", "bicyclist"),
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What the checkpoints of one table share.
+
+    Args:
+        labels: What is predicted.
+        kind: Of the output.
+        metric: Its name in the table, and for readers.
+        data: Of the card.
+        license: Of the data.
+        training: How long the trainings were.
+        note: For readers, how far the trainings were.
+        transform: How a photo becomes the input.
+        side: Of the images, where that is part of the names of files.
+    """
+
+    labels: tuple[str, ...]
+    kind: str
+    metric: tuple[str, str]
+    data: dict[str, Any]
+    license: str
+    training: dict[str, int]
+    note: str
+    transform: fa.Transform | None = None
+    side: str = ""
+
+
+_DRAWN = Kind(
+    ("triangle",),
+    "map",
+    ("IoU", "foreground IoU in percent of the pixels that aren't known"),
+    {"source": "triangles", "images": {"train": 16, "validation": 200, "test": 400}},
+    "None is needed: the images are generated.",
+    {"steps": 1000},
+    "Of three networks with different seeds this is the first.",
+    side="-48",
 )
+KINDS = {
+    "triangles": _DRAWN,
+    "clicks": dataclasses.replace(_DRAWN, training={"steps": 1200}),
+    "camvid": Kind(
+        (
+            *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
+            *("pedestrian", "bicyclist"),
+        ),
+        "map",
+        ("mIoU", "mean IoU in percent of the pixels that aren't known"),
+        {
+            "source": "camvid",
+            "images": {"train": 367, "val": 101, "test": 233},
+            "citation": "G. Brostow, J. Fauqueur, R. Cipolla: Semantic object classes in video: a "
+            "high-definition ground truth database. Pattern Recognition Letters, 2009.",
+        },
+        "CamVid: research and education only; its masks and frames as of the SegNet tutorial are "
+        "CC BY-NC 4.0",
+        {"steps at most": 2500, "seconds at most": 200},
+        "Each network had at most 200 seconds of a GPU that 16 trainings shared, and its learning "
+        "rate fell to the end in that time: longer trainings may be better.",
+        fa.Transform(SIZE, "lanczos", (0.5,) * 3, (0.5,) * 3),
+    ),
+    "cifar10": Kind(
+        (
+            *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship"),
+            "truck",
+        ),
+        "multiclass",
+        ("accuracy", "accuracy in percent"),
+        {
+            "source": "cifar10",
+            "images": {"train": 50000, "test": 10000},
+            "citation": "A. Krizhevsky: Learning multiple layers of features from tiny images, "
+            "2009.",
+        },
+        "none stated (CIFAR-10, A. Krizhevsky, 2009)",
+        {"passes at most": 20, "seconds at most": 200},
+        "Each network had at most 200 seconds of a GPU that 16 trainings shared. That was enough "
+        "for all 20 passes of the network that looks once, but not for those of the one that "
+        "looks four times, whose looks cost four times as much: don't compare the two. Well "
+        "trained networks of this size reach 90%. All images were JPEGs of quality 75.",
+        fa.Transform((32, 32), "bicubic", (MEAN,) * 3, (STD,) * 3),
+    ),
+}
+"""By table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +133,18 @@ class Trained:
     @property
     def weights(self) -> str:
         """Name of the file with its weights, of seed 0."""
-        size = "" if self.table == "camvid" else "-48"
-        return f"{self.table}-{self.method}{size}-0.safetensors"
+        return f"{self.table}-{self.method}{KINDS[self.table].side}-0.safetensors"
+
+    @property
+    def looks(self) -> int:
+        """How often it looks."""
+        return {"camvid": SCENES, "cifar10": PHOTOS}.get(self.table, SMALL)[self.method].looks
 
 
 _ONE = ("48 px, sigma 2", "48 px, sigma 2, 1% of pixels known", "48 px, sigma 3")
 _TWO = ("48 px, sigma 1, nothing known", "48 px, sigma 1, one click")
 _ROAD = ("nothing known", "1% of pixels", "3 clicks")
+_PHOTO = ("clean", "noise .1")
 CHECKPOINTS = {
     "triangles-dfm": Trained(
         "triangles", "loop", "A white triangle under noise, 48 x 48; looks six times.", _ONE
@@ -78,6 +167,16 @@ CHECKPOINTS = {
     "camvid-feedforward": Trained(
         "camvid", "feedforward", "The control of camvid-dfm, better than it; looks once.", _ROAD
     ),
+    "cifar10-dfm": Trained(
+        "cifar10",
+        "loop",
+        "One of ten kinds of animals and vehicles in a 32 x 32 image; a ResNet-20 that looks 4 "
+        "times.",
+        _PHOTO,
+    ),
+    "cifar10-feedforward": Trained(
+        "cifar10", "feedforward", "The twin of cifar10-dfm, trained for longer; looks once.", _PHOTO
+    ),
 }
 
 
@@ -89,126 +188,113 @@ def adapter_of(name: str, trained: Path) -> fa.Adapter:
         trained: Folder of what was trained.
     """
     what = CHECKPOINTS[name]
-    scenes = what.table == "camvid"
-    net, kwargs = _network(what)
-    net.load_state_dict(_renamed(load_file(trained / what.table / "weights" / what.weights), net))
-    labels = CAMVID if scenes else ("triangle",)
-    transform = fa.Transform(SIZE, "lanczos", (0.5,) * 3, (0.5,) * 3) if scenes else None
-    adapter = fa.wrap(net.eval(), labels=labels, kind="map", transform=transform)
+    kind = KINDS[what.table]
+    net, model, kwargs = _network(what)
+    net.load_state_dict(load_file(trained / what.table / "weights" / what.weights))
+    adapter = fa.wrap(net.eval(), labels=kind.labels, kind=kind.kind, transform=kind.transform)
     adapter.defaults = fa.Defaults(pivots=("feedback",))  # what is added behind the first layer
-    architecture = fa.Architecture(LIBRARY, LITE0 if scenes else "small-view", kwargs)
     metrics = _scores(what, trained)
     adapter.card = fa.Card(
         name,
         what.summary,
-        data=_DATA["camvid" if scenes else "triangles"],
-        training=_training(what),
+        data=kind.data,
+        training=_training(what, trained),
         metrics={"test": metrics},
-        license=_LICENSE["camvid" if scenes else "triangles"],
-        architecture=architecture,
+        license=kind.license,
+        architecture=fa.Architecture(LIBRARY, model, kwargs),
         text=_page(name, what, metrics),
     )
     return adapter
 
 
-def _network(what: Trained) -> tuple[DFM, dict[str, Any]]:
-    """A network, and the arguments from which the plugin builds it."""
+def _network(what: Trained) -> tuple[DFM, str, dict[str, Any]]:
+    """A network, and the name and the arguments from which the plugin builds it."""
     if what.table == "camvid":
         scene = SCENES[what.method]
         kwargs: dict[str, Any] = {
             "loop": scene.stage,
-            "head": {"channels": scene.channels, "labels": len(CAMVID), "blocks": scene.blocks},
+            "head": {
+                "channels": scene.channels,
+                "labels": len(KINDS["camvid"].labels),
+                "blocks": scene.blocks,
+            },
             "image_size": list(SIZE),
             "steps": scene.looks,
             "hidden": scene.hidden,
         }
-        return build(LITE0, kwargs), kwargs
-    method = SMALL[what.method]
-    kwargs = {
-        "hidden": method.hidden,
-        "steps": method.looks,
-        "kind": "multilabel",
-        "image_size": [48, 48],
-    }
-    return build(method.net, kwargs), kwargs
-
-
-def _renamed(state: dict[str, Any], net: DFM) -> dict[str, Any]:
-    """Weights that were written before the end of the loop was a module of its own."""
-    own = net.state_dict()
-    renamed = {name.replace(".blocks.2.", ".blocks.2.inner."): v for name, v in state.items()}
-    return state if state.keys() == own.keys() else renamed
+        return build(LITE0, kwargs), LITE0, kwargs
+    photos = what.table == "cifar10"
+    method: Method = (PHOTOS if photos else SMALL)[what.method]
+    kwargs = {"hidden": method.hidden, "steps": method.looks}
+    if photos:
+        kwargs |= {"net": method.options, "image_size": [32, 32]}
+    else:
+        kwargs |= {"kind": "multilabel", "image_size": [48, 48]}
+    return build(method.net, kwargs), method.net, kwargs
 
 
 def _scores(what: Trained, trained: Path) -> dict[str, float]:
-    lines = (trained / what.table / f"{what.table}.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return {
-        f"{row['metric']}, {row['condition']}": round(row["value"], 2)
-        for row in rows
-        if row["method"] == what.method
-        and row["seed"] == 0
-        and row["condition"] in what.conditions
-        and row["metric"] in ("IoU", "mIoU")
+    metric = KINDS[what.table].metric[0]
+    (file,) = (trained / what.table / "parts").glob(f"{what.table}-{what.method}-0-*.json")
+    found = {
+        row["condition"]: row["value"]
+        for row in json.loads(file.read_text())
+        if row["method"] == what.method and row["metric"] == metric
     }
+    return {f"{metric}, {name}": round(found[name], 2) for name in what.conditions}
 
 
-def _training(what: Trained) -> dict[str, Any]:
-    looks = (SCENES if what.table == "camvid" else SMALL)[what.method].looks
-    steps = {"triangles": 1000, "clicks": 1200, "camvid": 2500}[what.table]
+def _training(what: Trained, trained: Path) -> dict[str, Any]:
+    table = json.loads((trained / what.table / f"{what.table}.json").read_text())
     return {
         "recipe": f"plugins/feedback-adapter-dfm/benchmarks/{what.table}.py",
         "method": what.method,
-        "steps at most": steps,
-        "looks": looks,
+        **KINDS[what.table].training,
+        "looks": what.looks,
         "seed": 0,
-        "machine": "NVIDIA H100 80GB HBM3, shared with other trainings, which cut it short",
-        "versions": {"torch": "2.11.0+cu130", "timm": "1.0.29"},
+        "machine": table["machine"],
+        "versions": {name: table["versions"][name] for name in ("torch", "timm")},
     }
 
 
-_DATA = {
-    "triangles": {"source": "triangles", "images": {"train": 16, "test": 400}},
-    "camvid": {
-        "source": "camvid",
-        "images": {"train": 367, "val": 101, "test": 233},
-        "citation": "G. Brostow, J. Fauqueur, R. Cipolla: Semantic object classes in video: a "
-        "high-definition ground truth database. Pattern Recognition Letters, 2009.",
-    },
-}
-_LICENSE = {
-    "triangles": "None is needed: the images are generated.",
-    "camvid": "CamVid: research and education only; its masks and frames as of the SegNet tutorial "
-    "are CC BY-NC 4.0",
-}
-
-
 def _page(name: str, what: Trained, metrics: dict[str, float]) -> str:
-    use = (
-        f"    feedback-adapter refine frame.jpg -c {name} --click 120,90=car --save-plot out.png"
-        if what.table == "camvid"
-        else f"    adapter = feedback_adapter.load({name!r})\n"
-        "    adapter.refine(images, feedback_adapter.Pixels(clicks=[(20, 31, 'triangle')]))"
+    kind = KINDS[what.table]
+    use = {
+        "camvid": f"    feedback-adapter refine frame.jpg -c {name} --click 120,90=car "
+        "--save-plot out.png",
+        "cifar10": f"    feedback-adapter refine cat.jpg -c {name} --know-not dog "
+        "--save-plot out.png",
+    }.get(
+        what.table,
+        f"    adapter = feedback_adapter.load({name!r})\n"
+        "    adapter.refine(images, feedback_adapter.Pixels(clicks=[(20, 31, 'triangle')]))",
     )
-    kind = "mean IoU" if what.table == "camvid" else "foreground IoU"
     rows = "\n".join(
         f"| {key.partition(', ')[2]} | {value:.1f} |" for key, value in metrics.items()
     )
+    told = "" if what.table == "cifar10" else " Known pixels enter by channels of their own."
+    about = textwrap.fill(
+        f"{what.summary}{told} The plugin feedback-adapter-dfm makes such networks.", 100
+    )
+    scores = textwrap.fill(
+        f"Scores on test images: {kind.metric[1]}. {kind.note} The page on deep feedback models "
+        "has the tables, with standard deviations and controls; read it before you choose between "
+        "this network and another one.",
+        100,
+    )
     return f"""# {name}
 
-{what.summary} Known pixels enter by channels of their own (feedback-adapter-dfm).
+{about}
 
 {use}
 
-Scores on test images: {kind} in percent of the pixels that aren't known. The networks are one of
-several seeds, and their trainings were cut short. The page on deep feedback models has the tables,
-with standard deviations and controls; read it before you choose between this and its control.
+{scores}
 
-| known | {kind} |
+| images | {kind.metric[0]} |
 | --- | --- |
 {rows}
 
-**Licence of the data**: {_LICENSE["camvid" if what.table == "camvid" else "triangles"]}
+**Licence of the data**: {kind.license}
 """
 
 

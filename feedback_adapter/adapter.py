@@ -81,9 +81,9 @@ class Adapter:
         Raises:
             ModelError: The model has several outputs: ask `outputs[name].labels`.
         """
-        if len(self.outputs) > 1:
+        if len(self.outputs) != 1:
             raise ModelError(
-                f"Several outputs have labels: ask adapter.outputs[name] of {list(self.outputs)}."
+                f"Ask adapter.outputs[name].labels: there are {list(self.outputs) or 'no outputs'}."
             )
         return next(iter(self.outputs.values())).labels
 
@@ -145,7 +145,7 @@ class Adapter:
         from several threads at once. The results are those of `refine(images, ...)`, bit for
         bit. Where at least half of a batch has converged before its last step, the others go
         on in a forward pass of their own (not with `patience=None`). A prepared batch is
-        refused once a parameter of the model has changed.
+        refused once the images, or numbers of the model, have changed.
 
         Args:
             images: As for `refine`. They must not be written to as long as this is used.

@@ -84,7 +84,8 @@ def _always_bounded(
         return drawn * (share * (like.detach().abs().mean() + 0.1))
 
     try:
-        other = copy.deepcopy(model, _computed(model))
+        with torch.no_grad():  # a copy of a TorchScript's parameters isn't free to change else
+            other = copy.deepcopy(model, _computed(model))
     except Exception:  # not every model can be copied: then only its images are changed
         other = None
     worked = False

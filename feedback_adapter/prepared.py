@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from torch import nn
+from torch import Tensor, nn
 
 from feedback_adapter.errors import InputError, SiteError
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.rows import indices
-from feedback_adapter.sites import Inputs, Site, Tail, frozen, weights_of
+from feedback_adapter.sites import Inputs, Site, Tail, frozen, same_bits, weights_of
 
 __all__ = ["Prepared", "prepare"]
 
@@ -27,7 +27,8 @@ class Prepared:
         inputs: The images and what else the model takes.
         pivots: Where refinements can move activations.
         tail: The recorded pass, from the first pivot on.
-        weights: What the model's parameters were then, by name.
+        weights: What the images and the model's parameters were then, by name.
+        buffers: The model's buffers, and what they held.
 
     Example:
         >>> import timm, torch, feedback_adapter as fa
@@ -45,6 +46,7 @@ class Prepared:
     pivots: tuple[Site, ...]
     tail: Tail
     weights: Mapping[str, tuple[int, int]]
+    buffers: Mapping[str, tuple[Tensor, int, Tensor]]
 
     def __len__(self) -> int:
         return self.batch
@@ -87,20 +89,26 @@ class Prepared:
         """Refuse another model, or other weights, than those that the batch was prepared with.
 
         Raises:
-            InputError: It is another model, or a parameter was written to or moved since.
+            InputError: It is another model; or a parameter, a buffer or the images have been
+                written to or moved since.
         """
         if model is not self.model:
             raise InputError(
                 f"{self!r} was prepared by an adapter of another {type(self.model).__name__}: "
                 "call prepare(images) of the adapter that refines."
             )
-        weights = weights_of(model)
+        weights, buffers = _weights(model, self.inputs), dict(model.named_buffers())
         changed = [name for name, now in weights.items() if self.weights.get(name) != now]
         changed += [name for name in self.weights if name not in weights]
+        changed += sorted({*buffers} ^ {*self.buffers})
+        for name, (tensor, version, value) in self.buffers.items():
+            now = buffers.get(name, tensor)  # one that a forward pass wrote to was put back
+            if (now is not tensor or now._version != version) and not same_bits(now, value):
+                changed.append(name)
         if changed:
             raise InputError(
-                f"{self!r} was prepared with other weights: {changed[0]!r} (of {len(changed)} "
-                "parameters) has changed since. Call prepare(images) again."
+                f"{self!r} was prepared with other numbers: {changed[0]!r} (of {len(changed)} "
+                "tensors) has changed since. Call prepare(images) again."
             )
 
     def from_pivots(self, pivots: Sequence[Site]) -> Tail:
@@ -153,4 +161,10 @@ def prepare(model: nn.Module, inputs: Inputs, pivots: Sequence[Site]) -> Prepare
         raise InputError("There is no image to prepare: the batch is empty.")
     with frozen(model):
         tail = Tail.record(model, inputs, pivots)
-    return Prepared(model, inputs, tuple(pivots), tail, weights_of(model))
+    buffers = {n: (b, b._version, b.detach().clone()) for n, b in model.named_buffers()}
+    return Prepared(model, inputs, tuple(pivots), tail, _weights(model, inputs), buffers)
+
+
+def _weights(model: nn.Module, inputs: Inputs) -> dict[str, tuple[int, int]]:
+    images = inputs.images
+    return {**weights_of(model), "the images": (images.data_ptr(), images._version)}

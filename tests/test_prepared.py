@@ -165,13 +165,13 @@ def test_changed_weights_are_an_error_that_names_one(adapter, images):
     prepared = adapter.prepare(images, pivots="body")
     with torch.no_grad():
         adapter.model.head.bias.add_(1)
-    with pytest.raises(InputError, match=r"'head\.bias' \(of 1 parameters\) has changed since"):
+    with pytest.raises(InputError, match=r"'head\.bias' \(of 1 tensors\) has changed since"):
         adapter.refine(prepared, evidence())
     with pytest.raises(InputError, match="prepare"):
         adapter.predict(prepared)
     prepared = adapter.prepare(images, pivots="body")
     adapter.model.load_state_dict(adapter.model.state_dict())
-    with pytest.raises(InputError, match="of 12 parameters"):
+    with pytest.raises(InputError, match="of 12 tensors"):
         adapter.refine(prepared, evidence())
 
 
@@ -196,3 +196,49 @@ def test_two_adapters_of_one_model_share_a_prepared_batch(adapter, images):
         other.refine(prepared, told, strategy="newton"),
         other.refine(images, told, strategy="newton", pivots="body"),
     )
+
+
+def test_what_is_normalised_otherwise_or_shown_other_images_is_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+    adapter, images = fa.wrap(model.eval(), labels=["a", "b"]), torch.rand(2, 3, 8, 8)
+    told = fa.Labels({"a": 1})
+
+    def change_buffer():
+        model[1].running_mean += 1
+
+    def train():
+        model.train()(images)
+        model.eval()
+
+    def replace_buffer():
+        model[1].running_var = model[1].running_var * 2
+
+    def write_images():
+        images.mul_(2)
+
+    for change in (change_buffer, train, replace_buffer, write_images):
+        prepared = adapter.prepare(images)
+        adapter.refine(prepared, told)
+        change()
+        with pytest.raises(InputError, match="has changed since"):
+            adapter.refine(prepared, told)
+    prepared = adapter.prepare(images)
+    model.load_state_dict(dict(model.named_buffers()), strict=False)
+    adapter.refine(prepared, told)  # the same numbers again
+
+
+def test_a_model_that_writes_its_buffers_stays_prepared():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Linear(12, 8), nn.Linear(8, 2)
+            self.register_buffer("calls", torch.zeros(2))
+
+        def forward(self, x):
+            self.calls += torch.tensor([1, torch.nan])
+            return self.head(self.stem(x.flatten(1)).relu())
+
+    adapter, told = fa.wrap(Counts().eval(), labels=["a", "b"]), fa.Labels({"a": 1})
+    prepared = adapter.prepare(torch.rand(2, 3, 2, 2))
+    first = adapter.refine(prepared, told)
+    assert torch.equal(first.after, adapter.refine(prepared, told).after)

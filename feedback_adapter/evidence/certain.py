@@ -19,6 +19,10 @@ LIMIT = 1 - 1e-6
 """How certain a clamped posterior can be at most. The limit keeps its logits finite."""
 
 
+ROUNDED = 0.01
+"""By how much probabilities that are told of all that is possible may be short of 1."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Certain:
     """What evidence says of an output without a doubt, with confidence 1.
@@ -97,11 +101,19 @@ def _contradiction(facts: Sequence[Certain], specs: Mapping[str, Output]) -> str
                     f"in image {image} the classes of {name!r} exclude each other, so their "
                     f"probabilities can't be {said}. At most one can be 1, one must be."
                 )
+        most = values.nan_to_num(-1).amax(0)  # how likely each label can be
+        most = torch.where(most < 0, 1.0, most).masked_fill(absent, 0.0)
         for one_of in sets:
-            impossible = one_of.any(1) & (absent | ~one_of).all(1)
+            together = most.where(one_of, 0.0).sum(1)
+            impossible = one_of.any(1) & (together < 1 - ROUNDED)
             for image, *_ in impossible.nonzero().tolist()[:1]:
-                labels = [spec.labels[i] for i in one_of[image].nonzero()[:5, 0].tolist()]
-                return f"in image {image} each of {labels} is ruled out, but one must be right."
+                some = one_of[image].nonzero()[:5, 0].tolist()
+                said = {spec.labels[i]: round(float(most[image, i]), 6) for i in some}
+                if together[image] > 0:
+                    why = f"one of {list(said)} must be right, so they can't be {said}"
+                else:
+                    why = f"each of {list(said)} is ruled out, but one must be right"
+                return f"in image {image} {why}."
     return None
 
 

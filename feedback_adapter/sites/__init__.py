@@ -4,7 +4,7 @@ import warnings
 from typing import Any
 
 from feedback_adapter.sites.discover import discover, named_sites
-from feedback_adapter.sites.frozen import frozen
+from feedback_adapter.sites.frozen import frozen, same_bits
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site, SiteInfo
 from feedback_adapter.sites.tail import Edit, Tail
@@ -20,6 +20,7 @@ __all__ = [
     "discover",
     "frozen",
     "named_sites",
+    "same_bits",
     "unwrapped",
     "weights_of",
 ]

@@ -24,7 +24,7 @@ from feedback_adapter.sites.intercept import answer, intercept, surely
 from feedback_adapter.sites.nested import is_dense, named_tensors
 from feedback_adapter.sites.torch_patches import Change, ThreadState, shortcuts_off
 
-__all__ = ["frozen"]
+__all__ = ["frozen", "same_bits"]
 
 _lock = threading.Lock()
 
@@ -220,7 +220,7 @@ class _State:
         for container, members in self.members:
             _refill(container, members)
         for tensor, version, value in self.tensors:
-            if tensor._version != version or (self.fused and not _equal(tensor, value)):
+            if tensor._version != version or (self.fused and not same_bits(tensor, value)):
                 if tensor.shape != value.shape:
                     tensor.resize_(value.shape)
                 tensor.copy_(value)
@@ -231,12 +231,15 @@ _CONTAINERS = (list, dict, set)
 _WRITE_NOTHING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def _equal(tensor: Tensor, value: Tensor) -> bool:
-    """Whether two tensors have the same shape and bits, NaN included."""
-    if not is_dense(tensor) or torch.equal(tensor, value):
+def same_bits(tensor: Tensor, value: Tensor) -> bool:
+    """Whether two tensors have the same shape and bits, NaN included; sparse ones count as such."""
+    if not is_dense(tensor):
         return True
-    same = tensor.shape == value.shape
-    return same and bool(((tensor == value) | ((tensor != tensor) & (value != value))).all())
+    if (tensor.shape, tensor.dtype, tensor.device) != (value.shape, value.dtype, value.device):
+        return False
+    return torch.equal(tensor, value) or bool(
+        ((tensor == value) | ((tensor != tensor) & (value != value))).all()
+    )
 
 
 def _alike(here: dict[str, Any], before: dict[str, Any]) -> bool:

@@ -228,6 +228,8 @@ def _same(value: Any, recorded: Any) -> bool:
 def _no_such_site(site: Site, calls: Sequence[Call]) -> str:
     module, index, selector = site.key
     here = [call for call in calls if call.path == module]
+    if module == INPUT:
+        return f"There is no {site.name!r}: 'input' is the images, one tensor."
     if not any(call.path for call in calls):
         return "The model calls no modules that can be watched, as in TorchScript. Use 'input'."
     if not here:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import feedback_adapter as fa
 from feedback_adapter.errors import EvidenceError
@@ -88,3 +89,22 @@ def test_refused_before_the_model_runs():
     with pytest.raises(EvidenceError, match="Contradiction"):
         adapter.refine(tiny_images(1), told)
     assert torch.equal(adapter.model(tiny_images(1)), adapter.predict(tiny_images(1)))
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+def test_a_class_whose_labels_are_all_told_unlikely(kind):
+    groups = {"pet": ["dog", "cat"], "wild": ["bird", "fish"]}
+    output = fa.Output(["dog", "cat", "bird", "fish"], kind, hierarchy=groups)
+    adapter = fa.wrap(nn.Linear(2, 4), outputs={"output": output})
+    images, pet = torch.ones(1, 2), fa.Coarse("pet")
+    with pytest.raises(EvidenceError, match="one of .*'dog', 'cat'.* must be right"):
+        adapter.refine(images, pet & fa.Labels({"dog": 0.3, "cat": 0.3}), pivots="input")
+    for told in ({"dog": 0.3}, {"dog": 0.3, "cat": 0.7}, {"dog": 0.333, "cat": 0.666}):
+        after = adapter.refine(images, pet & fa.Labels(told), pivots="input").probabilities[0]
+        assert float(after[0]) == pytest.approx(told["dog"], abs=2e-3)
+    unlikely = fa.Labels(dict.fromkeys(output.labels, 0.1))
+    if kind == "multiclass":
+        with pytest.raises(EvidenceError, match="must be right"):
+            adapter.refine(images, unlikely, pivots="input")
+    else:
+        adapter.refine(images, unlikely, pivots="input")

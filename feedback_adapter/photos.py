@@ -50,8 +50,8 @@ def as_rgb(photo: Photo) -> Image.Image:
         photo: A file or pixels; see `Photo`.
 
     Raises:
-        InputError: The file isn't there or can't be decoded, is larger than Pillow's limit
-            (`PIL.Image.MAX_IMAGE_PIXELS`), or the pixels have another layout or dtype.
+        InputError: The file isn't there or can't be decoded, is larger than Pillow allows
+            (twice `PIL.Image.MAX_IMAGE_PIXELS`), or the pixels have another layout or dtype.
 
     Example:
         >>> import numpy as np
@@ -172,6 +172,9 @@ def _named(name: str) -> Generator[None]:
     except FeedbackAdapterError:
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image that Pillow can read.") from error
+        raise InputError(
+            f"{name} is not an image that Pillow can read. Save it as JPEG or PNG."
+        ) from error
     except Exception as error:  # on a broken file, decoders raise nearly anything
-        raise InputError(f"{name} can't be read: {error or type(error).__name__}.") from error
+        why = str(error).rstrip(".") or type(error).__name__
+        raise InputError(f"{name} can't be read: {why}.") from error

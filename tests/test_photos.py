@@ -200,7 +200,7 @@ def test_files_that_are_no_photos_are_named_and_never_waited_for(tmp_path: Path)
         ("pipe.png", "isn't a regular file"),
         ("bomb.png", "exceeds limit of .* pixels"),
         ("text.png", "not an image that Pillow can read"),
-        ("empty.png", "not an image that Pillow can read"),
+        ("empty.png", "not an image that Pillow can read. Save it as JPEG or PNG."),
         ("cut.png", "can't be read: "),
         ("absent.png", "There is no image"),
         ("", "is a folder"),

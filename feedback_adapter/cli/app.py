@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -66,7 +67,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # what it can't show, it shows as \u...
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(standalone_mode=False)
+        with warnings.catch_warnings():  # of what a photo's file has wrong, its pixels being right
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            code = app(standalone_mode=False)
         sys.stdout.flush()
     except FeedbackAdapterError as error:
         code = _mistake(str(error))

@@ -226,3 +226,22 @@ def _with_prior(checkpoint: Path, folder: Path) -> Path:
     count = len(adapter.labels)
     adapter.fit_prior(torch.rand(20, count), torch.rand(20, count).round())
     return adapter.save(folder / "with-prior")
+
+
+def test_what_pillow_warns_of_is_no_second_line(checkpoint, tmp_path):
+    """Such a warning is printed only by a program of its own: pytest makes it an error."""
+    import struct
+    import zlib
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", 13_000, 7_000, 8, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    (tmp_path / "large.png").write_bytes(start + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    words = [SCRIPT, "refine", tmp_path / "large.png", "-c", checkpoint, "--know", "dog"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "large.png' can't be read: image file is truncated" in done.stderr

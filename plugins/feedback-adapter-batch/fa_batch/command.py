@@ -78,6 +78,9 @@ def batch(
             typer.echo(f"Left out: {describe_unknown(ignored, labels)}", err=True)
         done = job.run(engine, workers, advance(len(job.source)))
     said = f", {done.errors} of them with an error (see the column 'error')" if done.errors else ""
-    console.print(
-        f"{done.rows} images{said}: {done.shards} files in {out}", markup=False, soft_wrap=True
-    )
+    rows, shards = _count(done.rows, "image"), _count(done.shards, "file")
+    console.print(f"{rows}{said}: {shards} in {out}", markup=False, soft_wrap=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -21,6 +21,10 @@ from feedback_adapter.names import find
 __all__ = ["Job", "Summary", "describe_unknown", "prepare"]
 
 
+MOST_WORKERS = 1000
+"""More processes than any machine or usual cluster has room for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """What came of a run: its rows, how many of them have an error, and its shards."""
@@ -69,13 +73,17 @@ class Job:
         """
         if engine not in ENGINES:
             raise OptionsError(f"There is no engine {engine!r}. {did_you_mean(engine, ENGINES)}")
-        if workers is not None and workers < 1:
-            raise OptionsError(f"workers={workers!r} is out of range: it must be at least 1.")
+        if workers is not None and not 1 <= workers <= MOST_WORKERS:
+            raise OptionsError(
+                f"workers={workers!r} is out of range: it must be from 1 to {MOST_WORKERS:,}."
+            )
         tick = tick or _nothing
         out, request = self.task.out, self.task.request
         there = open_folder(out, request, self.labels)
         tick(sum(made.rows for made in there.values()))
-        if len(there) < request.shards:
+        missing = request.shards - len(there)
+        if missing:
+            workers = None if workers is None else min(workers, missing)
             for made in ENGINES[engine](self.task, self._missing(there), workers, tick):
                 there[made.shard] = made
                 write_manifest(out, request, self.labels, there)
@@ -157,7 +165,8 @@ def describe_unknown(names: Sequence[str], labels: Sequence[str]) -> str:
         near = [labels[i] for i in find(name, labels)] or difflib.get_close_matches(name, labels)
         said.append(f"{name!r} (near: {', '.join(near)})" if near else repr(name))
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"{len(names)} names aren't labels of the model: {', '.join(said)}{more}."
+    some = "1 name isn't a label" if len(names) == 1 else f"{len(names)} names aren't labels"
+    return f"{some} of the model: {', '.join(said)}{more}."
 
 
 def _unknown(source: Source, labels: list[str]) -> list[str]:

@@ -22,6 +22,13 @@ IMAGE_COLUMNS = ("file_name", "file", "image", "path", "filename", "imageid", "i
 """Columns that may name the images, whatever their case; the first of them that is there does."""
 
 SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
+COCO = {
+    "categories": {"id": (int, str), "name": (str,)},
+    "images": {"id": (int, str), "file_name": (str,)},
+    "annotations": {"image_id": (int, str), "category_id": (int, str)},
+}
+"""What the entries of a file in COCO's format must have."""
+
 TOO_MANY = "more cells than there are columns"
 LINE = "\n"
 """The column that holds a whole line of JSON, as text: no table has one of that name."""
@@ -119,8 +126,12 @@ def _csv(path: Path) -> datasets.Dataset:
             columns = next(csv.reader(file), [])
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{str(path)!r} can't be read as a CSV file in UTF-8: {error}.") from error
+    named = len(columns)
+    while named and not columns[named - 1].strip():  # spreadsheets append columns without a name
+        named -= 1
+    columns[named:] = [f"{LINE}{number}" for number in range(named, len(columns))]
     twice = sorted({name for name in columns if columns.count(name) > 1})
-    if not columns or "" in columns or twice:
+    if not named or "" in columns or twice:
         raise DataError(
             f"{str(path)!r} must begin with a line of different column names; it begins with "
             f"{columns!r:.200}."
@@ -129,11 +140,15 @@ def _csv(path: Path) -> datasets.Dataset:
     def mark(cells: list[str]) -> list[str]:
         return [*cells[: len(columns) - 1], TOO_MANY]
 
-    return _load(
+    rows = _load(
         path, "csv", data_files={"train": str(path)}, keep_default_na=False, names=columns,
         header=0, encoding="utf-8-sig", engine="python", on_bad_lines=mark,
         features=datasets.Features({name: datasets.Value("string") for name in columns}),
     )  # fmt: skip
+    for name in columns[named:]:
+        if not {"", None}.issuperset(rows.unique(name)):
+            raise DataError(f"{str(path)!r} has cells in a column without a name: name it.")
+    return rows.remove_columns(columns[named:])
 
 
 def _json_lines(path: Path, column: str | None) -> Table:
@@ -146,6 +161,9 @@ def _json_lines(path: Path, column: str | None) -> Table:
         keys |= dict.fromkeys(key for key in cells if key is not None)
         for name in (*PRESENT, *ABSENT):
             listed |= dict.fromkeys(_words([cells.get(name)], name))
+    if not keys:
+        why = _cells(rows[0]).get(None, "The line says nothing.") if len(rows) else "It is empty."
+        raise DataError(f"{str(path)!r} has no line that is a JSON object. The first one: {why}")
     column = _image_column(path, list(keys), column)
     files = pa.array([_text(_cells(row).get(column)) for row in rows], pa.string())
     names = [key for key in keys if key not in (column, *RESERVED)]
@@ -157,31 +175,49 @@ def _coco(path: Path) -> Table:
     """COCO's JSON: an annotation says that its category is there; LVIS also says what isn't."""
     try:
         said = json.loads(path.read_text("utf-8"))
-        names = {category["id"]: str(category["name"]) for category in said["categories"]}
-        there: dict[Any, set[str]] = {}
-        for annotation in said["annotations"]:
-            there.setdefault(annotation["image_id"], set()).add(names[annotation["category_id"]])
-        lines = [
-            {
-                "file_name": str(image["file_name"]),
-                "know": sorted(there.get(image["id"], ())),
-                "know_not": sorted(names[i] for i in image.get("neg_category_ids", ())),
-            }
-            for image in said["images"]
-        ]
     except OSError as error:
         raise DataError(f"{str(path)!r} can't be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{str(path)!r} isn't in COCO's format, which has 'images', 'annotations' and "
-            f"'categories': {type(error).__name__} {error}. Other tables: {', '.join(SUFFIXES)}."
-        ) from error
-    if not lines:
-        raise DataError(f"{str(path)!r} has no images.")
-    columns = {key: [line[key] for line in lines] for key in lines[0]}
-    used = sorted({name for line in lines for key in ("know", "know_not") for name in line[key]})
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{str(path)!r} can't be read as JSON: {error}.") from error
+    names = {entry["id"]: entry["name"] for entry in _entries(said, "categories", path)}
+    images = list(_entries(said, "images", path))
+    there: dict[Any, set[str]] = {image["id"]: set() for image in images}
+    for number, entry in enumerate(_entries(said, "annotations", path)):
+        image, category = entry["image_id"], entry["category_id"]
+        if image not in there or category not in names:
+            what = f"category_id {category!r}" if image in there else f"image_id {image!r}"
+            raise DataError(f"{str(path)!r}: nothing has the {what} of annotations[{number}].")
+        there[image].add(names[category])
+    absent = [image.get("neg_category_ids") or [] for image in images]
+    for some in absent:
+        if type(some) is not list or any(type(i) not in (int, str) or i not in names for i in some):
+            raise DataError(f"{str(path)!r}: {some!r:.80} isn't a list of category ids.")
+    columns = {
+        "file_name": [image["file_name"] for image in images],
+        "know": [sorted(there[image["id"]]) for image in images],
+        "know_not": [sorted(names[number] for number in some) for some in absent],
+    }
+    used = sorted({name for key in ("know", "know_not") for some in columns[key] for name in some})
     rows = datasets.Dataset.from_dict(columns)
     return Table(path, rows, "file_name", _files(rows, "file_name"), tuple(used))
+
+
+def _entries(said: Any, section: str, path: Path) -> Generator[dict[str, Any]]:
+    """The entries of a section of a COCO file, each with what it must have."""
+    found = said.get(section) if isinstance(said, dict) else None
+    if not isinstance(found, list) or not (found or section == "annotations"):
+        raise DataError(
+            f"{str(path)!r} isn't in COCO's format, which has lists 'images', 'annotations' and "
+            f"'categories': there is no such {section!r}. Other tables: {', '.join(SUFFIXES)}."
+        )
+    for number, entry in enumerate(found):
+        for key, kinds in COCO[section].items():
+            if not isinstance(entry, dict) or type(entry.get(key)) not in kinds:
+                raise DataError(
+                    f"{str(path)!r}: {section}[{number}] is {entry!r:.80}, and must be an object "
+                    f"whose {key!r} is {' or '.join(kind.__name__ for kind in kinds)}."
+                )
+        yield entry
 
 
 def _cells(row: dict[str, Any]) -> dict[Any, Any]:
@@ -207,9 +243,12 @@ def _image_column(path: Path, columns: list[str], column: str | None) -> str:
     for name in IMAGE_COLUMNS:
         if name in by_name:
             return by_name[name]
+    other = next((mark for mark in ";\t" if len(columns) == 1 and mark in columns[0]), None)
+    how = f"separate its columns by commas, and not by {other!r}"
     raise DataError(
-        f"{str(path)!r} has no column that names the images: say which one does with "
-        f"--image-column. Its columns: {', '.join(map(repr, columns[:20]))}."
+        f"{str(path)!r} has no column that names the images: "
+        f"{how if other else 'say which one does with --image-column'}. Its columns: "
+        f"{', '.join(map(repr, columns[:20]))}."
     )
 
 

@@ -194,6 +194,13 @@ def test_lists_and_texts_are_evidence():
     assert told({"know": ["dog", "cat"], "fur": "x"}, ignored={"cat", "fur"}) == Told({"dog": 1})
 
 
+def test_a_spreadsheet_ends_with_empty_columns(photos, checkpoint, tmp_path):
+    (tmp_path / "known.csv").write_text("file,dog,,\np0.png,1,,\n")
+    frame = refined(photos(1), checkpoint, tmp_path / "out", evidence=tmp_path / "known.csv")
+    assert frame["known:dog"].tolist() == [1]
+    assert frame["error"].isna().all()
+
+
 def test_labels_of_others_are_listed_once_with_near_names(photos, checkpoint, tmp_path):
     folder, table = photos(2), tmp_path / "known.csv"
     table.write_text("file,dog,Traffic_lights,trafic ligth,Sex,know\np0.png,1,1,1,F,snows;zebra\n")

@@ -22,7 +22,7 @@ def test_the_manual_runs(command_line, tmp_path, monkeypatch):
     (tmp_path / "known.csv").write_text(table)
     (words,) = re.findall(r"^\$ feedback-adapter (.*)$", PAGE, re.M)
     code, said, complaint = command_line(*shlex.split(words))
-    assert (code, said, complaint) == (0, "3 images: 1 files in refined\n", "")
+    assert (code, said, complaint) == (0, "3 images: 1 file in refined\n", "")
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
     exec("\n".join(blocks), {"__name__": "page"})
     frame = pd.read_parquet("refined").set_index("id")

@@ -227,10 +227,25 @@ def test_the_command(command_line, photos, checkpoint, tmp_path):
     assert "'cat'" in complaint
     code, said, complaint = command_line(*words, "--ignore-unknown")
     assert code == 0
-    assert said.startswith("3 images, 1 of them with an error (see the column 'error'): 1 files in")
-    assert complaint == "Left out: 1 names aren't labels of the model: 'cat'.\n"
+    assert said.startswith("3 images, 1 of them with an error (see the column 'error'): 1 file in")
+    assert complaint == "Left out: 1 name isn't a label of the model: 'cat'.\n"
     assert pd.read_parquet(out)["steps"].max() == 1
     assert command_line(*words, "--ignore-unknown")[:2] == (0, said)
+
+
+COCO_MISTAKES = {
+    "no-images": ({"images": None}, "there is no such 'images'"),
+    "no-annotations": ({"annotations": 5}, "there is no such 'annotations'"),
+    "no-categories": ({"categories": []}, "there is no such 'categories'"),
+    "image-9": ({"annotations": [{"image_id": 9, "category_id": 1}]}, "the image_id 9 of annota"),
+    "class-9": ({"annotations": [{"image_id": 1, "category_id": 9}]}, "the category_id 9 of"),
+    "list-id": ({"annotations": [{"image_id": [], "category_id": 1}]}, "'image_id' is int or str"),
+    "nameless": ({"images": [{"id": 1}]}, "images[0] is {'id': 1}, and must be an object whose"),
+    "absent": (
+        {"images": [{"id": 1, "file_name": "p0.png", "neg_category_ids": [[]]}]},
+        "[[]] isn't a list of category ids.",
+    ),
+}  # fmt: skip
 
 
 def mistakes(folder: Path) -> list[tuple[list, str]]:
@@ -246,6 +261,17 @@ def mistakes(folder: Path) -> list[tuple[list, str]]:
     (folder / "list.json").write_text("[]")
     (folder / "latin.csv").write_bytes("file,dög\np0.png,1\n".encode("latin-1"))
     (folder / "broken.parquet").write_text("PAR1")
+    (folder / "semicolons.csv").write_text("file;dog\np0.png;1\n")
+    (folder / "more.csv").write_text("file,dog,\np0.png,1,2\n")
+    (folder / "cut.jsonl").write_text('{"file"')
+    (folder / "none.jsonl").write_text("[1]\n")
+    coco = {
+        "images": [{"id": 1, "file_name": "p0.png"}],
+        "categories": [{"id": 1, "name": "dog"}],
+        "annotations": [{"image_id": 1, "category_id": 1}],
+    }
+    for name, change in COCO_MISTAKES.items():
+        (folder / f"{name}.json").write_text(json.dumps({**coco, **change[0]}))
     photos = folder / "photos"
     return [
         ([folder / "no"], "There is no folder or file"),
@@ -261,6 +287,15 @@ def mistakes(folder: Path) -> list[tuple[list, str]]:
         ([photos, "--evidence", folder / "list.json"], "isn't in COCO's format"),
         ([photos, "--evidence", folder / "latin.csv"], "can't be read"),
         ([folder / "broken.parquet"], "can't be read"),
+        ([photos, "--evidence", folder / "semicolons.csv"], "by commas, and not by ';'"),
+        ([photos, "--evidence", folder / "more.csv"], "cells in a column without a name"),
+        ([photos, "--evidence", folder / "cut.jsonl"], "The first one: The line isn't JSON"),
+        ([photos, "--evidence", folder / "none.jsonl"], "isn't a JSON object"),
+        *(
+            ([photos, "--evidence", folder / f"{name}.json"], message)
+            for name, (_, message) in COCO_MISTAKES.items()
+        ),
+        (["--workers", "99999"], "workers=99999 is out of range: it must be from 1 to 1,000."),
         ([folder / "nothing.csv"], "has no line that is about an image"),
         (["--engine", "spark"], "no engine 'spark'"),
         (["--workers", "0"], "Invalid value for '--workers'"),

@@ -300,6 +300,11 @@ def test_malformed_flickr8k(
     assert says in refused(flickr(tmp_path, tokens, **lists), "caption-words")
 
 
+def test_a_name_longer_than_any_file_has(tmp_path: Path) -> None:
+    message = refused(coco(tmp_path, images=[{"id": 1, "file_name": "é" * 200 + ".png"}]))
+    assert "isn't the name of a photo within the data's folder." in message
+
+
 def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
     folder = coco(tmp_path / "photo")
     (folder / "val2014" / "2.png").unlink()

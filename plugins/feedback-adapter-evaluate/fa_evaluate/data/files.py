@@ -39,6 +39,9 @@ Opener = Callable[[str], Image.Image]
 _LARGEST = 2**27
 """Bytes of one photo's file (128 MiB)."""
 
+_LONGEST = 255
+"""Bytes of a file's name, by most systems."""
+
 _SQUEEZED = 100
 """How many times smaller than its content an entry of an archive of arrays may be."""
 
@@ -157,7 +160,8 @@ def photo_name(name: str, file: Path) -> str:
         DataError: It is an absolute path, has '..' in it, or can't be a file's name.
     """
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name:
+    long = any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST for part in path.parts)
+    if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name or long:
         raise DataError(
             f"{str(file)!r}: {_short(name)} isn't the name of a photo within the data's folder."
         )

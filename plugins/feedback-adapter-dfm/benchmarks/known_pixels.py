@@ -31,7 +31,7 @@ from fa_dfm import Known
 
 BATCH = 16
 SITES = ("input", "feedback")
-PRIORS = (4.0, 8.0, 16.0)
+PRIORS = (4.0, 8.0, 16.0, 32.0)
 CONDITIONS = {"1% of pixels": pixels(0.01), "3 clicks": corrections(3)}
 OWN = "evidence channels"
 """The method of the network itself: what is known enters by channels that it was trained with."""

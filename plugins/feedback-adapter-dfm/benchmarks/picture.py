@@ -29,7 +29,7 @@ import feedback_adapter as fa
 from fa_dfm import DFM, Known, Unroll
 
 STEPS = (1, 2, 3, 4, 6)
-CLICKED = {"strategy": "newton", "pivots": "input", "prior_std": 16.0}
+CLICKED = {"strategy": "newton", "pivots": "feedback", "prior_std": 32.0}
 """How `known_pixels.py` refines frames."""
 
 COLOURS = {"loop": "tab:blue", "loop, cut": "tab:cyan", "feedforward": "tab:orange"}

@@ -34,7 +34,8 @@ def texts(results: Path) -> dict[str, str]:
         table = json.loads((results / f"{name}.json").read_text())
         rows = [row for row in table["rows"] if not row["condition"].endswith("validation")]
         found[name] = markdown(rows) + "\n"
-    return found
+    table = json.loads((results / "known_pixels.json").read_text())
+    return {**found, "known_pixels": gains(table["rows"]) + "\n"}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -54,6 +55,26 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for condition, metric in dict.fromkeys((row["condition"], row["metric"]) for row in rows):
         cells = [_cell(found.get((condition, metric, method))) for method in methods]
         lines.append(f"| {condition}: {metric} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def gains(rows: list[dict[str, Any]]) -> str:
+    """Methods as rows, conditions as columns; the score before and after, and the gain."""
+    found = {(row["method"], row["condition"], row["metric"]): row for row in rows}
+    conditions = list(dict.fromkeys(row["condition"] for row in rows))
+    lines = [f"| | {' | '.join(conditions)} |", "| --- |" + " --- |" * len(conditions)]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for condition in conditions:
+            after = found.get((method, condition, "mIoU"))
+            if after is None:
+                cells.append("")
+                continue
+            before = found[method, condition, "mIoU before"]["value"]
+            spread = "" if after["sd"] is None else f" ± {after['sd']:.1f}"
+            gain = after["value"] - before
+            cells.append(f"{before:.1f} to {after['value']:.1f}{spread} (**{gain:+.1f}**)")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

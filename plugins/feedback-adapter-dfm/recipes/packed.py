@@ -13,7 +13,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import InputError
 
-__all__ = ["camvid", "camvid_classes", "cifar10"]
+__all__ = ["camvid", "cifar10"]
 
 
 def camvid(folder: Path, split: str) -> tuple[Tensor, Tensor]:
@@ -30,18 +30,12 @@ def camvid(folder: Path, split: str) -> tuple[Tensor, Tensor]:
         return _decode(archive, split), torch.from_numpy(archive[f"{split}_mask"])
 
 
-def camvid_classes(folder: Path) -> list[str]:
-    """The names of the 11 classes."""
-    with _open(folder / "camvid.npz") as archive:
-        return [str(name) for name in archive["classes"][:11]]
-
-
 def cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     """Images (n, 3, 32, 32) uint8 and labels (n,) int64.
 
     Args:
-        folder: Holds `cifar10_jpeg.npz`: JPEGs of quality 75, so that accuracies don't compare
-            to the last point with those on the original images.
+        folder: Holds `cifar10_jpeg.npz`. For the results its images were JPEGs of quality 75, so
+            that accuracies don't compare to the last point with those on the original images.
         split: "train" (50,000) or "test" (10,000).
 
     Raises:
@@ -53,7 +47,8 @@ def cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
 
 def _open(file: Path) -> np.lib.npyio.NpzFile:
     if not file.is_file():
-        raise InputError(f"{file} isn't there. docs/data.md says how to make it.")
+        command = f"python recipes/pack.py {file.stem.partition('_')[0]} FOLDER {file.parent}"
+        raise InputError(f"{file} isn't there. To make it: {command}")
     return np.load(file, allow_pickle=False)
 
 

@@ -114,6 +114,10 @@ KINDS = {
 """By table."""
 
 
+_FEEDBACK = fa.Defaults(pivots=("feedback",))
+"""The network's own strategy; the pivot, for others, is what enters behind the first layer."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """One network of a table.
@@ -123,12 +127,14 @@ class Trained:
         method: The method's name there.
         summary: One line for lists.
         conditions: Rows of the table whose scores are on the card.
+        refine: What the checkpoint does where nothing else is said.
     """
 
     table: str
     method: str
     summary: str
     conditions: tuple[str, ...]
+    refine: fa.Defaults = _FEEDBACK
 
     @property
     def weights(self) -> str:
@@ -165,7 +171,11 @@ CHECKPOINTS = {
         "camvid", "loop", "Each pixel of a street scene is one of 11 classes; looks 4 times.", _ROAD
     ),
     "camvid-feedforward": Trained(
-        "camvid", "feedforward", "The control of camvid-dfm, better than it; looks once.", _ROAD
+        "camvid",
+        "feedforward",
+        "The control of camvid-dfm, better than it; looks once.",
+        _ROAD,
+        fa.Defaults("newton", ("feedback",), {"prior_std": 32.0}),  # see results/known_pixels.json
     ),
     "cifar10-dfm": Trained(
         "cifar10",
@@ -192,7 +202,7 @@ def adapter_of(name: str, trained: Path) -> fa.Adapter:
     net, model, kwargs = _network(what)
     net.load_state_dict(load_file(trained / what.table / "weights" / what.weights))
     adapter = fa.wrap(net.eval(), labels=kind.labels, kind=kind.kind, transform=kind.transform)
-    adapter.defaults = fa.Defaults(pivots=("feedback",))  # what is added behind the first layer
+    adapter.defaults = what.refine
     metrics = _scores(what, trained)
     adapter.card = fa.Card(
         name,
@@ -273,6 +283,12 @@ def _page(name: str, what: Trained, metrics: dict[str, float]) -> str:
         f"| {key.partition(', ')[2]} | {value:.1f} |" for key, value in metrics.items()
     )
     told = "" if what.table == "cifar10" else " Known pixels enter by channels of their own."
+    if what.refine.strategy is not None:
+        told = (
+            f" By default {what.refine.strategy} refines what it predicts, which gains more from "
+            "known pixels than its own channels for them (the strategy dfm, of which the scores "
+            "below are)."
+        )
     about = textwrap.fill(
         f"{what.summary}{told} The plugin feedback-adapter-dfm makes such networks.", 100
     )

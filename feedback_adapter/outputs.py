@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from feedback_adapter.errors import InputError, ModelError
 from feedback_adapter.names import label_list
 from feedback_adapter.rows import indices
-from feedback_adapter.sites.nested import named_tensors, pick
+from feedback_adapter.sites.nested import is_dense, named_tensors, pick
 
 __all__ = ["SINGLE", "Kind", "Output", "Outputs", "pick", "read"]
 
@@ -220,7 +220,7 @@ def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
     """Make `Outputs` of what a model returned.
 
     Raises:
-        ModelError: An output isn't there, or hasn't one entry per label.
+        ModelError: An output isn't there, hasn't one entry per label, or holds no logits.
     """
     logits: dict[str, Tensor] = {}
     for name, spec in specs.items():
@@ -235,6 +235,12 @@ def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
         if spec.kind == "tokens":
             logits[name] = tensor
             continue
+        if not tensor.is_floating_point() or not is_dense(tensor) or tensor.dtype.itemsize < 2:
+            layout = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+            raise ModelError(
+                f"Output {name!r} is {tensor.dtype}, {layout}: logits are ordinary tensors of "
+                "floating-point numbers of 16 bits or more, before any argmax or threshold."
+            )
         pixels = ", height, width" if spec.kind == "map" else ""
         ndim = 4 if spec.kind == "map" else 2
         if tensor.ndim != ndim or tensor.shape[1] != len(spec.labels):

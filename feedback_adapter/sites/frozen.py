@@ -9,9 +9,12 @@ restores.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
-from collections.abc import Generator, Sequence
+import types
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Generator, Iterable, Sequence
 from operator import is_
 from typing import Any, cast
 
@@ -21,7 +24,7 @@ from torch.nn.parameter import is_lazy
 
 from feedback_adapter.errors import ModelError
 from feedback_adapter.sites.intercept import answer, intercept, surely
-from feedback_adapter.sites.nested import is_dense, named_tensors
+from feedback_adapter.sites.nested import is_dense
 from feedback_adapter.sites.torch_patches import Change, ThreadState, shortcuts_off
 
 __all__ = ["frozen", "same_bits"]
@@ -175,12 +178,15 @@ def _restore(holder: object) -> None:
 class _State:
     """What a module's forward pass may write to: its attributes and its buffers.
 
-    Of attributes that are lists, dictionaries or sets the members are put back, too; torch's own
-    ones, such as the hooks, stay as the user's code leaves them. There are many modules, and all
-    of them are looked at in each refinement: what is empty isn't copied.
+    Of attributes that are lists, dictionaries, sets or deques, and of objects of the model's own
+    classes, the members are put back, too, at any depth; torch's own ones, such as the hooks, stay
+    as the user's code leaves them. There are many modules, and all of them are looked at in each
+    refinement: what is empty isn't copied.
     """
 
-    __slots__ = ("buffers", "fused", "holders", "members", "module", "names", "tensors", "training")
+    __slots__ = (
+        "buffers", "fused", "holders", "members", "module", "names", "parts", "tensors", "training",
+    )  # fmt: skip
 
     def __init__(self, module: nn.Module, holders: frozenset[object]) -> None:
         self.module, self.holders, self.training = module, holders, module.training
@@ -189,20 +195,24 @@ class _State:
         self.buffers: dict[str, Any] | None = None  # as for TorchScript's
         if isinstance(buffers, dict):
             self.buffers = cast("dict[str, Any]", buffers.copy() if buffers else _EMPTY)
-        own: list[Any] = [
-            value
-            for name, value in here.items()
-            if name[0] != "_" and (type(value) in _CONTAINERS or isinstance(value, Tensor))
+        self.parts: list[tuple[Any, Any]] = [
+            (held, held.copy())
+            for held in (module._modules, module._parameters)  # pyright: ignore[reportPrivateUsage]
+            if type(held) is dict
         ]
-        self.members: Sequence[tuple[Any, Any]] = ()
-        self.tensors: Sequence[tuple[Tensor, int, Tensor]] = ()
+        self.members: list[tuple[Any, Any]] = []
+        found: list[Tensor] = []
+        own = [v for name, v in here.items() if name[0] != "_" and type(v) not in _PLAIN]
         if own:
-            self.members = [(value, value.copy()) for value in own if type(value) in _CONTAINERS]
-        if own or buffers:
-            tensors = [t for _, t in named_tensors(own) if not isinstance(t, nn.Parameter)]
+            _collect(own, type(module).__module__, self.members, found, set())
+        self.tensors: Sequence[tuple[Tensor, int, bool, Tensor]] = ()
+        if found or buffers:
+            tensors = [t for t in found if not isinstance(t, nn.Parameter)]
             tensors += [buffer for buffer in buffers.values() if buffer is not None]
             self.tensors = [
-                (t, t._version, t.detach().clone()) for t in tensors if not t.is_inference()
+                (t, t._version, t.requires_grad, t.detach().clone())
+                for t in tensors
+                if not t.is_inference()
             ]
         # fused operations write without a new version; torch's own layers don't, as they are held
         self.fused = type(module) not in _WRITE_NOTHING
@@ -219,15 +229,26 @@ class _State:
                 _replace(buffers, self.buffers, name)
         for container, members in self.members:
             _refill(container, members)
-        for tensor, version, value in self.tensors:
+        for tensor, version, graph, value in self.tensors:
+            if tensor.requires_grad and not graph:
+                tensor.detach_()
             if tensor._version != version or (self.fused and not same_bits(tensor, value)):
                 if tensor.shape != value.shape:
                     tensor.resize_(value.shape)
                 tensor.copy_(value)
+        for held, names in self.parts:
+            if not _alike(held, names):
+                _refill(held, names)
+                raise ModelError(
+                    f"A {type(self.module).__name__} made new parts of itself when it ran, and is "
+                    "again what it was. Run the model once on images, model(images), then refine."
+                )
 
 
 _EMPTY: dict[str, Any] = {}
-_CONTAINERS = (list, dict, set)
+_CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict)
+_PLAIN = {bool, int, float, str, tuple, type(None)}
+"""What needn't be looked into, in most modules."""
 _WRITE_NOTHING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -256,12 +277,47 @@ def _replace(here: dict[str, Any], before: dict[str, Any], name: str) -> None:
         here[name] = before[name]
 
 
+def _collect(
+    values: Iterable[Any], home: str, members: list[Any], tensors: list[Tensor], seen: set[int]
+) -> None:
+    """What values hold at any depth: containers and objects with copies of them, and tensors.
+
+    Args:
+        values: What to look into.
+        home: Where the model's own classes are defined: only their objects are looked into.
+        members: Gets each container, and each object's attributes, with a copy.
+        tensors: Gets each tensor.
+        seen: Ids of what has been looked into.
+    """
+    for value in values:
+        kind = cast("type[Any]", type(value))
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif kind in _PLAIN - {tuple} or isinstance(value, (nn.Module, type)) or id(value) in seen:
+            continue
+        elif kind is tuple:
+            _collect(value, home, members, tensors, seen)
+        elif kind in _CONTAINERS or (
+            hasattr(value, "__dict__")
+            and (kind.__module__ == home or dataclasses.is_dataclass(kind) or kind is _NAMESPACE)
+        ):
+            held: Any = value if kind in _CONTAINERS else vars(value)
+            seen.add(id(value))
+            members.append((held, held.copy()))
+            inside = held.values() if isinstance(held, dict) else held
+            _collect(list(inside), home, members, tensors, seen)
+
+
+_NAMESPACE = types.SimpleNamespace
+
+
 def _refill(container: Any, members: Any) -> None:
     """Give a list, dictionary or set back the members that it had."""
     same = len(container) == len(members)
-    if isinstance(container, list):
+    if isinstance(container, (list, deque)):
         if not same or any(a is not b for a, b in zip(container, members, strict=True)):
-            container[:] = members
+            container.clear()
+            container.extend(members)
     elif isinstance(container, dict):
         if not same or any(k not in container or container[k] is not v for k, v in members.items()):
             container.clear()

@@ -47,6 +47,7 @@ PRIVATE_NAMES = (
     "torch.nn.Module._compiled_call_impl",
     "torch.nn.Module()._buffers",
     "torch.nn.Module()._modules",
+    "torch.nn.Module()._parameters",
     "torch.utils._python_dispatch.TorchDispatchMode",
     "torch.utils._python_dispatch._get_current_dispatch_mode_stack",
     "torch.utils._python_dispatch._is_in_non_infra_torch_dispatch_mode",

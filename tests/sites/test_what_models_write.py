@@ -1,0 +1,115 @@
+"""What a forward pass writes or makes, and what it returns: each test says the case."""
+
+import collections
+import copy
+import types
+
+import pytest
+import torch
+from torch import nn
+
+import feedback_adapter as fa
+
+TOLD = fa.Labels({"a": 1})
+
+
+class Notes:
+    """Where a model of this file keeps what it has seen."""
+
+    def __init__(self):
+        self.count, self.last, self.log = 0, torch.zeros(1), [{"seen": []}]
+
+
+class Keeps(nn.Module):
+    """Writes to whatever it holds, with gradients where there are some."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 2)
+        self.notes, self.space = Notes(), types.SimpleNamespace(n=0)
+        self.nested = {"list": [{"set": {0}}], "tensor": torch.zeros(2)}
+        self.recent = collections.deque([0], maxlen=3)
+        self.counts = collections.defaultdict(list)
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, x):
+        features = self.stem(x).relu().mean((2, 3))
+        self.notes.count += 1
+        self.notes.last.add_(1)
+        self.notes.log[0]["seen"].append(len(x))
+        self.space.n += 1
+        self.nested["list"][0]["set"].add(self.notes.count)
+        self.nested["list"].append(None)
+        self.nested["tensor"].mul_(2).add_(1)
+        self.recent.append(self.notes.count)
+        self.counts[self.notes.count].append(1)
+        self.mean.mul_(0.9).add_(features.mean())
+        return self.head(features)
+
+    def kept(self):
+        log, nested = self.notes.log, self.nested
+        held = [self.notes.count, log[0]["seen"], self.space.n, nested["list"], self.recent]
+        tensors = [self.notes.last, nested["tensor"], self.mean]
+        return (
+            copy.deepcopy(held),
+            dict(self.counts),
+            [(t.tolist(), t.requires_grad) for t in tensors],
+        )
+
+
+@pytest.mark.parametrize("pivots", ["stem", "input", "auto"])
+def test_what_a_forward_pass_writes_at_any_depth_is_put_back(pivots):
+    model, images = Keeps().eval(), torch.rand(2, 3, 16, 16)
+    before = model.kept()
+    adapter = fa.wrap(model, labels=["a", "b"])
+    for strategy in ("newton", "residual", "clamp"):
+        assert adapter.refine(images, TOLD, strategy=strategy, pivots=pivots).improved.all()
+        assert model.kept() == before
+    adapter.predict(images)
+    adapter.sites(images)
+    assert model.kept() == before
+
+
+def test_a_model_that_makes_its_layers_when_it_first_runs_is_named_until_it_has_run():
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Linear(12, 8)
+
+        def forward(self, x):
+            features = self.stem(x.flatten(1)).relu()
+            if not hasattr(self, "head"):
+                self.head = nn.Linear(features.shape[1], 2)
+            return self.head(features)
+
+    model, images = Late().eval(), torch.rand(2, 3, 2, 2)
+    adapter = fa.wrap(model, labels=["a", "b"])
+    for call in (adapter.predict, adapter.sites, lambda x: adapter.refine(x, TOLD)):
+        with pytest.raises(fa.errors.ModelError, match="Run the model once on images"):
+            call(images)
+        assert not hasattr(model, "head")
+    expected = model(images)
+    assert torch.equal(adapter.refine(images, TOLD).before, expected)
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (lambda z: z.argsort(1), "int64"),
+        (lambda z: z > 0, "bool"),
+        (lambda z: z.to(torch.cfloat), "complex64"),
+        (lambda z: z.to_sparse(), "sparse_coo"),
+    ],
+    ids=["classes", "thresholds", "complex", "sparse"],
+)
+def test_outputs_that_are_no_logits_are_named(last, said):
+    class Then(nn.Linear):
+        def forward(self, x):
+            return last(super().forward(x))
+
+    images, model = torch.rand(2, 3), Then(3, 2).eval()
+    for options in ({}, {"pivots": "input"}, {"strategy": "clamp", "pivots": "input"}):
+        with pytest.raises(fa.errors.FeedbackAdapterError, match=f"{said}.*before any argmax|site"):
+            fa.wrap(model, labels=["a", "b"]).refine(images, TOLD, **options)
+    with pytest.raises(fa.errors.ModelError, match=said):
+        fa.wrap(model, labels=["a", "b"]).predict(images)

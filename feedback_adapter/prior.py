@@ -26,7 +26,7 @@ _SCALE = 256.0
 JOINT = 0.6
 """Weight of the joint Gaussian's move; chosen on dev, for both checkpoints that have statistics."""
 
-RIDGE = 2e-2
+RIDGE = 3e-2
 """Variance of a known label's noise in it."""
 
 LATENT = 0.8

@@ -75,7 +75,7 @@ def main(
         new = {(row.checkpoint, row.method) for row in measured}
         rows = read_rows(out) if out.is_file() else []
         rows = [row for row in rows if (row.checkpoint, row.method) not in new]
-        rows = sorted([*rows, *measured], key=lambda row: row.checkpoint)
+        rows = sorted([*measured, *rows], key=lambda row: (row.checkpoint, not row.baseline))
         write_rows(out, rows, range(splits), split=split, draws=1)
         print(markdown(measured), f"{time.time() - started:.0f} s", flush=True)
 

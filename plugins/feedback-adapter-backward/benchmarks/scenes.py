@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="keeps values between runs")
     parser.add_argument("--n", type=int, default=300)
     parser.add_argument("--step", type=int, default=20, help="scenes of a kind before the next")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "scenes.json")
     options = parser.parse_args()
@@ -154,7 +155,7 @@ def main() -> None:
     scenes = {k: draw(k, options.n, objects, photographs, SEEDS["test"]) for k in KINDS}
     store = json.loads(options.store.read_text()) if options.store.exists() else {}
     for end in range(options.step, options.n + options.step, options.step):
-        for kind in KINDS:
+        for kind in options.kinds:
             part = Drawn(*(value[:end] for value in vars(scenes[kind]).values()))
             measure(store, kind, part, searches, methods, mean, until)
             options.store.write_text(json.dumps(store))

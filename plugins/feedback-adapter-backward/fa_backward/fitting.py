@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fa_backward.generative import Activations
 from fa_backward.learning import Pairs
-from fa_backward.search import Network
+from fa_backward.top import Network
 
 HIDDEN = 0.2  # a cell with more than this share of hidden pixels near it counts as hidden
 CHUNK = 64

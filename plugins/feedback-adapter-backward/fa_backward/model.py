@@ -1,11 +1,12 @@
 """The front door: fit a generative model to a network, then ask it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from fa_backward.agreement import agreement
 from fa_backward.errors import BackwardError
 from fa_backward.fitting import Drawer, fit_observations, fit_templates, paste, speaks_for
 from fa_backward.generative import IMAGE, Activations
@@ -18,6 +19,8 @@ LEAST_SHARE = 0.95  # of true objects with log-odds above 0, for a site to be li
 MOST_ENERGY = 0.2  # of the background's activations, compared with the object's
 REPORTED = 8  # batches
 
+Coverage = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -26,7 +29,10 @@ class Instance:
     Attributes:
         category: Its name.
         log_odds: log p(scene | object) / p(scene | nothing) at each site, the top first, nats.
-        score: What ranks hypotheses: weighted log-odds and log-priors, nats.
+        score: Weighted log-odds and log-priors, nats. It ranks hypotheses where the network has
+            no map of categories.
+        agreement: Soft intersection over union of the mask and of the network's own map of the
+            category, which ranks hypotheses where there is one; None where there is none.
         mask: (H, W), probability that a pixel shows it; `amodal` is the same, hidden parts too.
             Only one piece of it is kept where `SearchOptions.piece` says so.
         picture: (3, H, W), what it should look like, on nothing.
@@ -36,6 +42,7 @@ class Instance:
     category: str
     log_odds: Tensor
     score: float
+    agreement: float | None
     mask: Tensor
     amodal: Tensor
     picture: Tensor
@@ -51,6 +58,8 @@ class GenerativeModel:
         network: Images to activations by site.
         activations: The fitted model of them.
         options: How the search looks.
+        coverage: Images to the share of each cell that each category covers, (n, categories, h, w),
+            as the network itself sees it; None if it has no such map.
         report: What `fit` found out about each site: `"share"` of true objects with log-odds
             above 0, and `"energy"` of the background's activations compared with the object's.
     """
@@ -61,8 +70,9 @@ class GenerativeModel:
         activations: Activations,
         options: SearchOptions | None = None,
         report: Mapping[str, Mapping[str, float]] | None = None,
+        coverage: Coverage | None = None,
     ):
-        self.report = dict(report or {})
+        self.report, self.coverage = dict(report or {}), coverage
         self.network, self.activations = network, activations.eval()
         self.options = options or SearchOptions()
 
@@ -228,15 +238,24 @@ class GenerativeModel:
 
     def _instance(self, image: Tensor, prior: Tensor, place: Place | None) -> Instance:
         found = search(self.activations, self.network, image, prior, self.options, place)
-        category = int(self.activations.templates.category[found.template[0]])
-        mask, amodal, picture = found.mask[0], found.amodal[0], found.picture[0]
+        centres = found.centres(self.activations.shapes[self.activations.names[0]][1])
         if self.options.piece:
-            side = self.activations.shapes[self.activations.names[0]][1]
-            centre = found.centres(side)[0]
-            mask, piece = mask * one_piece(mask, centre), one_piece(amodal, centre)
+            pieces = [one_piece(m, c) for m, c in zip(found.mask, centres, strict=True)]
+            found = replace(found, mask=found.mask * torch.stack(pieces))
+        agree = None
+        if self.coverage and self.options.guided:
+            kind = self.activations.templates.category[found.template]
+            agree = agreement((found.mask > SEEN).float(), self.coverage(image[None])[0, kind])
+            value = agree.log() + prior[kind] + (place(centres) if place else 0)
+            order = value.argsort(descending=True, stable=True)
+            found, centres, agree = found.take(order), centres[order], float(agree[order[0]])
+        amodal, picture = found.amodal[0], found.picture[0]
+        if self.options.piece:
+            piece = one_piece(amodal, centres[0])
             amodal, picture = amodal * piece, picture * piece
-        name, score = self.categories[category], float(found.score[0])
-        return Instance(name, found.log_odds[0], score, mask, amodal, picture, found)
+        name = self.categories[int(self.activations.templates.category[found.template[0]])]
+        score, odds = float(found.score[0]), found.log_odds[0]
+        return Instance(name, odds, score, agree, found.mask[0], amodal, picture, found)
 
     def _check_images(self, images: Tensor) -> None:
         shape = self.activations.shapes[IMAGE]
@@ -251,7 +270,7 @@ class GenerativeModel:
     def with_options(self, **changes) -> "GenerativeModel":
         """The same model with other search options."""
         options = replace(self.options, **changes)
-        return GenerativeModel(self.network, self.activations, options, self.report)
+        return GenerativeModel(self.network, self.activations, options, self.report, self.coverage)
 
 
 def _good(site: str, found: Mapping[str, float]) -> bool:

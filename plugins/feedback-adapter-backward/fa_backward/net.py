@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fa_backward.generative import IMAGE, Activations
@@ -62,7 +63,11 @@ class GenerativeNet(nn.Module):
     def generative(self) -> GenerativeModel:
         """The model to ask: `backward`, `parse`, `sample`."""
         network = Network(self.net, [name for name in self.activations.names if name != IMAGE])
-        return GenerativeModel(network, self.activations, self.search)
+        return GenerativeModel(network, self.activations, self.search, coverage=self.coverage)
+
+    def coverage(self, images: Tensor) -> Tensor:
+        """The share of each cell that each category covers, (n, categories, h, w)."""
+        return torch.sigmoid(self.net[:-2](images))
 
 
 def chain(layers: Sequence[tuple[int, int, bool]], categories: int) -> nn.Sequential:

@@ -34,5 +34,6 @@ def one_piece(mask: Tensor, centre: Tensor) -> Tensor:
     while (now := float((piece * on).sum())) > size:
         size = now
         for _ in range(8):
-            piece = F.max_pool2d(piece * on, 2 * BRIDGE - 1, 1, BRIDGE - 1)
+            rows = F.max_pool2d(piece * on, (2 * BRIDGE - 1, 1), 1, (BRIDGE - 1, 0))
+            piece = F.max_pool2d(rows, (1, 2 * BRIDGE - 1), 1, (0, BRIDGE - 1))
     return piece[0, 0]

@@ -1,11 +1,10 @@
 """MAP inference: from templates on top, greedily down, with a beam."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fa_backward.decoder import OFF
@@ -13,9 +12,15 @@ from fa_backward.frames import Frame
 from fa_backward.gated import Posterior
 from fa_backward.generative import Activations
 from fa_backward.offsets import shift, window
-
-Network = Callable[[Tensor], dict[str, Tensor]]
-Place = Callable[[Tensor], Tensor]
+from fa_backward.top import (
+    Network,
+    Place,
+    best_places,
+    moved_templates,
+    place_prior,
+    rough_scores,
+    template_prior,
+)
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,18 @@ class SearchOptions:
         candidates: Hypotheses that are scored exactly at the top.
         beam: How many of them go down to each level below the top; the last number holds for
             the rest. (1,) is the greedy search of the paper.
-        fine: How many different best ones are searched again in frames around them.
-        fine_beam: `beam` of that second search.
+        fine: How many different places, those of the best templates, are searched in frames
+            around them. With 0 the best templates are followed down where they are, as in the
+            paper.
+        fine_beam: `beam` at each of these places.
         fine_zooms: Its magnifications, times the first ones.
         fine_shifts: Its shifts, in cells of the top.
         shares: Each level's share in the score, from the top to the image.
         evidence: Whether each level listens to the scene.
         piece: Whether an object is in one piece: of a mask, only the part that hangs together
             around the hypothesis's place is kept.
+        guided: Rank hypotheses by their agreement with the network's own map of categories,
+            where there is one, and not by their scores.
         memory: Bytes that the largest intermediate tensor may have.
     """
 
@@ -47,13 +56,14 @@ class SearchOptions:
     reach: tuple[int, ...] = (0, 0, 0, 0)
     candidates: int = 60
     beam: tuple[int, ...] = (10, 6, 4, 3)
-    fine: int = 2
+    fine: int = 4
     fine_beam: tuple[int, ...] = (5, 4, 3, 3)
     fine_zooms: tuple[float, ...] = (0.94, 1.0, 1.06)
     fine_shifts: tuple[float, ...] = (-0.25, 0.25)
     shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
     evidence: tuple[bool, ...] = (True, True, True, True, True)
     piece: bool = True
+    guided: bool = True
     memory: int = 4 * 2**20
 
 
@@ -86,6 +96,18 @@ class Hypotheses:
     def __len__(self) -> int:
         return len(self.score)
 
+    def take(self, rows: Tensor) -> "Hypotheses":
+        """Some of them, in the order of `rows`."""
+        parts = {name: value[rows] for name, value in vars(self).items() if name != "frame"}
+        return Hypotheses(**parts, frame=tuple(self.frame[i] for i in rows.tolist()))
+
+    @classmethod
+    def join(cls, found: Sequence["Hypotheses"]) -> "Hypotheses":
+        """Those of several searches of one image, one after another."""
+        names = [f.name for f in fields(cls) if f.name != "frame"]
+        parts = {name: torch.cat([getattr(each, name) for each in found]) for name in names}
+        return cls(**parts, frame=sum((each.frame for each in found), ()))
+
     def centres(self, side: int) -> Tensor:
         """(n, 2), y and x from -1 to 1 of each hypothesis; `side` is the top's, in cells."""
         cells = (self.offset * 2 / side).tolist()
@@ -115,28 +137,20 @@ def search(
     cell = 2 / model.shapes[model.names[0]][1]  # of the top, in a frame's unit
     steps = (0.0, cell / 2) if options.halves else (0.0,)
     frames = [Frame(z, dy, dx) for z in options.zooms for dy in steps for dx in steps]
-    found = search_frames(model, network, image, log_prior, options, place, frames)
-    if not options.fine:
-        return found
-    around = []
-    for index, (y, x) in _different(found, cell, options.fine):
-        for zoom in options.fine_zooms:
-            z = found.frame[index].zoom * zoom
-            steps = [cell * step for step in options.fine_shifts]
-            around += [Frame(1, 0, 0).around(y, x, z, dy, dx) for dy in steps for dx in steps]
     closer = replace(options, top_reach=0, beam=options.fine_beam)
-    return search_frames(model, network, image, log_prior, closer, place, around)
-
-
-def _different(found: Hypotheses, cell: float, count: int):
-    """The best hypotheses whose centres lie at least three quarters of a cell apart."""
-    kept: list[tuple[int, tuple[float, float]]] = []
-    for index, (y, x) in enumerate(found.centres(round(2 / cell)).tolist()):
-        if all(math.hypot(y - b, x - a) > 0.75 * cell for _, (b, a) in kept):
-            kept.append((index, (y, x)))
-        if len(kept) == count:
-            break
-    return kept
+    if not options.fine:
+        return search_frames(model, network, image, log_prior, options, place, frames)
+    found = []
+    for (y, x), near in best_places(model, network, image, log_prior, options, place, frames):
+        around = [
+            Frame(1, 0, 0).around(y, x, near * zoom, cell * down, cell * right)
+            for zoom in options.fine_zooms
+            for down in options.fine_shifts
+            for right in options.fine_shifts
+        ]
+        found.append(search_frames(model, network, image, log_prior, closer, place, around))
+    every = Hypotheses.join(found)
+    return every.take(every.score.argsort(descending=True))
 
 
 def search_frames(model, network, image, log_prior, options, place, frames) -> Hypotheses:
@@ -144,19 +158,19 @@ def search_frames(model, network, image, log_prior, options, place, frames) -> H
     views = torch.cat([frame.look(image[None]) for frame in frames])
     found = model.normalise(network(views))
     allowed = torch.where(torch.isfinite(log_prior[model.templates.category]))[0]
-    prior = _template_prior(model, log_prior)
+    prior = template_prior(model, log_prior)
     rough = rough_scores(model, found[0], allowed, options) + prior[allowed][:, None]
     offsets = window(options.top_reach)
     if place is not None:
-        rough = rough + _place_prior(model, frames, offsets, place)[:, None]
+        rough = rough + place_prior(model, frames, offsets, place)[:, None]
     best = rough.flatten().topk(min(options.candidates, rough.numel())).indices
     view = best // (len(allowed) * len(offsets))
     template = allowed[best // len(offsets) % len(allowed)]
     offset = torch.tensor(offsets, device=best.device)[best % len(offsets)]
     extra = prior[template]
     if place is not None:
-        extra = extra + _place_prior(model, frames, offsets, place)[view, best % len(offsets)]
-    logit, mean = _moved_templates(model, template, offset)
+        extra = extra + place_prior(model, frames, offsets, place)[view, best % len(offsets)]
+    logit, mean = moved_templates(model, template, offset)
     seen = found[0][view] if options.evidence[0] else None
     odds = torch.zeros(len(view)).double() if seen is None else model.odds(0, logit, mean, seen)
     keep = (options.shares[0] * odds + extra).topk(min(options.beam[0], len(extra))).indices
@@ -227,57 +241,6 @@ class _Beam:
             [part[keep] for part in self.components],
             [part[keep] for part in self.moves],
         )
-
-
-def rough_scores(model: Activations, found: Tensor, allowed: Tensor, options) -> Tensor:
-    """A lower bound of the top's log-odds for all templates and offsets, as one convolution.
-
-    log(1 - q + q r) >= q log r for q = pi v, and log r is a sum of f, f^2 and log p_background
-    with fixed factors. Shape (frames, templates, offsets).
-    """
-    variance = model.spread(0) ** 2 + model.noise(0) ** 2
-    background = model.log_background(0, found)
-    padded = torch.cat([found, found**2, background, torch.ones_like(found[:, :1])], 1)
-    size = padded.shape[1] * padded.shape[2] * padded.shape[3] * 4
-    scores = []
-    for chunk in allowed.split(max(1, options.memory // size)):
-        mean, gate = model.templates.mean[chunk], model.gates(chunk)
-        fixed = -0.5 * mean**2 / variance - 0.5 * torch.log(2 * math.pi * variance)
-        kernel = torch.cat(
-            [gate * mean / variance, -0.5 * gate / variance, -gate, (gate * fixed).sum(1, True)], 1
-        )
-        scores.append(F.conv2d(padded, kernel, padding=options.top_reach).flatten(2))
-    return torch.cat(scores, 1)
-
-
-def _template_prior(model: Activations, log_prior: Tensor) -> Tensor:
-    """log P(category) + log P(template | category) of each template, (K,)."""
-    templates = model.templates
-    every = torch.arange(len(templates.category), device=templates.category.device)
-    return log_prior[templates.category] + templates.log_prior[templates.category, every]
-
-
-def _place_prior(model, frames, offsets, place: Place) -> Tensor:
-    side = model.shapes[model.names[0]][1]
-    centres = [
-        frame.place(down * 2 / side, right * 2 / side)
-        for frame in frames
-        for down, right in offsets
-    ]
-    return place(torch.tensor(centres)).view(len(frames), len(offsets))
-
-
-def _moved_templates(model: Activations, template: Tensor, offset: Tensor):
-    """Gates' logits and means of some templates, each moved by its own offset."""
-    templates, rows = model.templates, zip(template.tolist(), offset.tolist(), strict=True)
-    pairs = [
-        (
-            shift(templates.logit[k], down, right, OFF),
-            shift(templates.mean[k], down, right, 1.0),
-        )
-        for k, (down, right) in rows
-    ]
-    return torch.stack([logit for logit, _ in pairs]), torch.stack([mean for _, mean in pairs])
 
 
 def _down(model: Activations, level: int, beam: _Beam, found: Tensor | None, options) -> _Beam:

@@ -27,7 +27,7 @@ class BackwardOptions:
     """Options of the strategy `backward`.
 
     Args:
-        fine: How many of the best hypotheses are searched again around their places, at least 0.
+        fine: How many places are searched closely, at least 0; see `SearchOptions`.
         tau: What a nat of log-odds counts in a logit, in [0, 1]: elements of a site depend on
             each other, so that their sum says too much by far. At 0 nothing is searched but what
             is known to be there.
@@ -37,7 +37,7 @@ class BackwardOptions:
         OptionsError: A value is out of its range.
     """
 
-    fine: int = 2
+    fine: int = 4
     tau: float = 0.01
     bias: float = 0.0
 

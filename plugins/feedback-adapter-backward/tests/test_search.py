@@ -10,7 +10,8 @@ from fa_backward.frames import Frame
 from fa_backward.generative import IMAGE, Activations
 from fa_backward.offsets import shift, window
 from fa_backward.published import Published
-from fa_backward.search import SearchOptions, rough_scores, search
+from fa_backward.search import SearchOptions, search
+from fa_backward.top import rough_scores
 
 SHAPES = {"top": (6, 4, 4), "low": (5, 8, 8), IMAGE: (3, 16, 16)}
 ONE_FRAME = SearchOptions(

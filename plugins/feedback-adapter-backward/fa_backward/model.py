@@ -236,6 +236,7 @@ class GenerativeModel:
             rest = rest * (1 - hole)
         return instances
 
+    @torch.no_grad()
     def _instance(self, image: Tensor, prior: Tensor, place: Place | None) -> Instance:
         found = search(self.activations, self.network, image, prior, self.options, place)
         centres = found.centres(self.activations.shapes[self.activations.names[0]][1])

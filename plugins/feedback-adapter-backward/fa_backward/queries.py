@@ -27,7 +27,7 @@ def choose(found: Hypotheses, choice: Choice, floor: float = 0.0) -> int:
 
     Args:
         found: Hypotheses about one image.
-        choice: `"best"` scores highest; places are those of the mask's middle, sizes its
+        choice: `"best"` is the first; places are those of the mask's middle, sizes its
             number of pixels, brightness the mean colour of the expected object.
         floor: Modes that score below it, in nats, are left out, but never the best one.
 
@@ -35,7 +35,7 @@ def choose(found: Hypotheses, choice: Choice, floor: float = 0.0) -> int:
         BackwardError: Another word.
     """
     measures = {
-        "best": lambda i: -float(found.score[i]),
+        "best": float,
         "leftmost": lambda i: _middle(found.mask[i]),
         "rightmost": lambda i: -_middle(found.mask[i]),
         "largest": lambda i: -float(found.mask[i].sum()),

@@ -6,6 +6,7 @@ from torch import nn
 
 import feedback_adapter as fa
 from fa_backward import BackwardError, GenerativeModel, Place
+from fa_backward.agreement import agreement
 from fa_backward.fitting import pairs, paste, speaks_for
 from fa_backward.network import Network, find_sites
 from fa_backward.pieces import one_piece
@@ -75,6 +76,40 @@ def test_objects_are_found_with_their_masks(model, index, name):
     assert instance.category == name
     assert iou(instance.mask, true) > 0.7
     assert instance.log_odds.sum() > 0
+
+
+def test_agreement_is_1_for_the_same_and_0_for_another_place():
+    mask = torch.zeros(3, 8, 8)
+    mask[0, :4, :4] = mask[1, 4:, 4:] = 1
+    mask[2, :4, :] = 1
+    coverage = torch.zeros(2, 2)
+    coverage[0, 0] = 1
+    found = agreement(mask, coverage.expand(3, 2, 2))
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.0, 0.5]))
+    half = agreement(mask[:1] / 2, coverage[None])
+    assert float(half) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_hypotheses_are_ranked_by_the_networks_map_if_there_is_one(model, side):
+    objects, _, _ = shapes(seed=1)
+    image = torch.roll(objects[1], -4, -1) + torch.roll(objects[3], 4, -1)
+
+    def coverage(images):
+        found = torch.zeros(len(images), 2, 2, 2)
+        found[..., 0 if side == "left" else 1] = 0.8
+        return found
+
+    options = model.with_options(beam=(30,), candidates=40).options
+    guided = GenerativeModel(model.network, model.activations, options, coverage=coverage)
+    (found,) = guided.backward(image[None])
+    (free,) = guided.with_options(guided=False).backward(image[None])
+    columns = torch.arange(SIDE) + 0.5
+    middle = float((found.mask.sum(0) * columns).sum() / found.mask.sum())
+    assert (middle < SIDE / 2) == (side == "left")
+    assert free.agreement is None
+    assert found.agreement > 0
+    assert free.score >= found.score
 
 
 def test_an_image_alone_is_the_same_as_in_a_batch(model):

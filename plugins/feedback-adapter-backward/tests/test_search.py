@@ -1,6 +1,7 @@
 """The search, against exhaustive search and numbers that are known."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from fa_backward.generative import IMAGE, Activations
 from fa_backward.offsets import shift, window
 from fa_backward.published import Published
 from fa_backward.search import SearchOptions, search
-from fa_backward.top import rough_scores
+from fa_backward.top import best_places, rough_scores
 
 SHAPES = {"top": (6, 4, 4), "low": (5, 8, 8), IMAGE: (3, 16, 16)}
 ONE_FRAME = SearchOptions(
@@ -146,6 +147,33 @@ def test_place_moves_the_best_hypothesis(model):
     left = lambda centres: -1e4 * (centres[:, 1] > -0.4).float()  # noqa: E731
     found = search(model, network, image(), torch.zeros(2), ONE_FRAME, left)
     assert found.offset[0, 1] == -1
+
+
+def test_places_are_apart_and_where_they_may_be(model):
+    options = SearchOptions(**{**vars(ONE_FRAME), "fine": 5, "halves": True})
+    frames = [Frame(zoom, 0.0, shift) for zoom in (0.9, 1.2) for shift in (0.0, 0.25)]
+    even = torch.tensor([0.5, 0.5]).log()
+    ask = lambda place: best_places(model, network, image(), even, options, place, frames)  # noqa: E731
+    found = [centre for centre, _ in ask(None)]
+    assert len(found) == 5
+    for one, other in itertools.combinations(found, 2):
+        assert math.dist(one, other) > 0.75 * 2 / 4
+    left = [x for (_, x), _ in ask(lambda centres: -20 * centres[:, 1].clamp(min=0))]
+    assert left
+    assert max(left) < 0.15 < max(x for _, x in found)
+
+
+def test_every_place_is_searched_and_the_best_score_comes_first(model):
+    options = SearchOptions(
+        **{**vars(ONE_FRAME), "fine": 3, "fine_beam": (4, 2), "fine_zooms": (1.0,)}
+    )
+    found = search(model, network, image(), torch.tensor([0.5, 0.5]).log(), options)
+    assert len(found) == len(found.frame) == 6
+    assert (found.score.diff() <= 0).all()
+    rows = torch.tensor([4, 1])
+    taken = found.take(rows)
+    assert taken.frame == (found.frame[4], found.frame[1])
+    assert torch.equal(taken.mask, found.mask[rows])
 
 
 def test_rough_scores_are_below_the_exact_log_odds():

@@ -79,6 +79,16 @@ def oracle() -> str:
     return table(["given to the search", *kinds], lines)
 
 
+def ranking() -> str:
+    """Mask IoU of the hypothesis that each rule picks, on development scenes."""
+    rows: list[Row] = _read("ranking")["rows"]
+    kinds = list(dict.fromkeys(row["scenes"] for row in rows))
+    found = {(row["scenes"], row["rule"]): row for row in rows}
+    rules = dict.fromkeys(row["rule"] for row in rows)
+    lines = [[rule, *(_plain(found[kind, rule]) for kind in kinds)] for rule in rules]
+    return table(["ranked by", *kinds], lines)
+
+
 def compositionality() -> str:
     """Relative change of features, and change of the score, by the distance of a distractor."""
     rows: list[Row] = _read("compositionality")["rows"]
@@ -148,4 +158,6 @@ def _read(name: str) -> dict[str, Any]:
 TABLES: dict[str, Callable[..., str]] = {
     "backward-scenes": scenes,
     "backward-goals": goals,
+    "backward-ranking": ranking,
+    "backward-compositionality": compositionality,
 }

@@ -112,6 +112,17 @@ def test_hypotheses_are_ranked_by_the_networks_map_if_there_is_one(model, side):
     assert free.score >= found.score
 
 
+def test_parse_ends_where_the_networks_map_shows_nothing(model):
+    def coverage(images):
+        return torch.nn.functional.adaptive_avg_pool2d((images > 0.9).float()[:, [1, 0]], 2)
+
+    guided = GenerativeModel(model.network, model.activations, model.options, coverage=coverage)
+    image, true = scene(0)
+    (found,) = guided.parse(image, 3)
+    assert found.category == "square"
+    assert iou(found.mask, true) > 0.7
+
+
 def test_an_image_alone_is_the_same_as_in_a_batch(model):
     images = torch.stack([scene(i)[0] for i in range(3)])
     together = model.backward(images)

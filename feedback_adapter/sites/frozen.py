@@ -131,11 +131,33 @@ def _set(holder: object, changes: list[Change], modules: list[nn.Module], watch:
                 _held[id(owner), name] = _Held(owner, name, only)
             else:
                 held.holders |= only
-        for module in modules:
-            _set_mode(module, False)
+        own = [_evaluate(module) for module in modules if module.training]
+        if any(own):
+            for module in modules:
+                _states[id(module)].parts_changed()
         for owner, name, value in changes:
             if getattr(owner, name) is not value:
                 setattr(owner, name, value)
+
+
+def _evaluate(module: nn.Module) -> bool:
+    """Put one module into evaluation mode, and say whether that is its own code.
+
+    Such code may write to weights, as loralib's layers do, which merge them.
+    """
+    kind = type(module)
+    own = kind.eval is not nn.Module.eval or kind.train is not nn.Module.train
+    weights = [(p, p.detach().clone()) for p in module.parameters()] if own else []
+    try:
+        _set_mode(module, False)
+    except Exception as error:
+        raise ModelError(
+            f"{kind.__name__} can't be put into evaluation mode: {error!r}. "
+            "Check that model.eval() works."
+        ) from error
+    merged = [(p, value) for p, value in weights if not same_bits(p.detach(), value)]
+    _states[id(module)].merged += merged
+    return own
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:
@@ -160,7 +182,13 @@ def _restore(holder: object) -> None:
                 try:
                     _set_mode(state.module, state.training)
                 except Exception as error:  # in a model's own `train`: the rest goes on
-                    errors.append(error)
+                    vars(state.module)["training"] = state.training
+                    named = ModelError(
+                        f"{type(state.module).__name__} can't be put back into training mode: "
+                        f"{error!r}. Call model.eval() before."
+                    )
+                    named.__cause__ = error
+                    errors.append(named)
         for held in cast("tuple[dict[Any, Any], ...]", (_held, _states)):
             for key, what in list(held.items()):
                 if what.holders == only:
@@ -185,7 +213,8 @@ class _State:
     """
 
     __slots__ = (
-        "buffers", "fused", "holders", "members", "module", "names", "parts", "tensors", "training",
+        "buffers", "fused", "holders", "members", "merged", "module", "names", "parts", "tensors",
+        "training",
     )  # fmt: skip
 
     def __init__(self, module: nn.Module, holders: frozenset[object]) -> None:
@@ -195,11 +224,12 @@ class _State:
         self.buffers: dict[str, Any] | None = None  # as for TorchScript's
         if isinstance(buffers, dict):
             self.buffers = cast("dict[str, Any]", buffers.copy() if buffers else _EMPTY)
-        self.parts: list[tuple[Any, Any]] = [
-            (held, held.copy())
+        self.parts: list[tuple[Any, Any, Any]] = [
+            (held, before := held.copy(), before)
             for held in (module._modules, module._parameters)  # pyright: ignore[reportPrivateUsage]
             if type(held) is dict
         ]
+        self.merged: list[tuple[Tensor, Tensor]] = []
         self.members: list[tuple[Any, Any]] = []
         found: list[Tensor] = []
         own = [v for name, v in here.items() if name[0] != "_" and type(v) not in _PLAIN]
@@ -216,6 +246,10 @@ class _State:
             ]
         # fused operations write without a new version; torch's own layers don't, as they are held
         self.fused = type(module) not in _WRITE_NOTHING
+
+    def parts_changed(self) -> None:
+        """Note which parts the module has after the model's own code put it into evaluation."""
+        self.parts = [(held, before, held.copy()) for held, before, _ in self.parts]
 
     def put_back(self) -> None:
         here = vars(self.module)
@@ -236,9 +270,14 @@ class _State:
                 if tensor.shape != value.shape:
                     tensor.resize_(value.shape)
                 tensor.copy_(value)
-        for held, names in self.parts:
-            if not _alike(held, names):
-                _refill(held, names)
+        for weight, value in self.merged:
+            if not same_bits(weight.detach(), value):
+                weight.copy_(value)
+        for held, before, ran in self.parts:
+            grown = not _alike(held, ran)
+            if not _alike(held, before):
+                _refill(held, before)
+            if grown:
                 raise ModelError(
                     f"A {type(self.module).__name__} made new parts of itself when it ran, and is "
                     "again what it was. Run the model once on images, model(images), then refine."

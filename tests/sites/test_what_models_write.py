@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import feedback_adapter as fa
+from feedback_adapter.testing import differences, snapshot
 
 TOLD = fa.Labels({"a": 1})
 
@@ -113,3 +114,76 @@ def test_outputs_that_are_no_logits_are_named(last, said):
             fa.wrap(model, labels=["a", "b"]).refine(images, TOLD, **options)
     with pytest.raises(fa.errors.ModelError, match=said):
         fa.wrap(model, labels=["a", "b"]).predict(images)
+
+
+class Merged(nn.Linear):
+    """Merges a low-rank change into its weight for evaluation, as loralib's layers do."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.change, self.merged = nn.Parameter(torch.randn(sizes[1], sizes[0]) * 0.1), False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode is self.merged:
+            self.weight.data += -self.change.data if mode else self.change.data
+            self.merged = not mode
+        return self
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight + (0 if self.merged else self.change), self.bias)
+
+
+class Fused(nn.Module):
+    """Adds one branch to another for evaluation, and drops it."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.head = nn.Linear(12, 8), nn.Linear(12, 8), nn.Linear(8, 2)
+
+    def train(self, mode=True):
+        if not mode and self.training:
+            self.one.weight.data += self.two.weight.data
+            self.one.bias.data += self.two.bias.data
+            self.two = None
+        return super().train(mode)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        features = self.one(x) if self.two is None else self.one(x) + self.two(x)
+        return self.head(features.tanh())
+
+
+@pytest.mark.parametrize("kind", ["merged", "fused"])
+def test_a_model_whose_evaluation_mode_changes_its_weights_is_bit_for_bit_what_it_was(kind):
+    torch.manual_seed(0)
+    model, images = Fused(), torch.rand(2, 3, 2, 2)
+    if kind == "merged":
+        model = nn.Sequential(nn.Flatten(), Merged(12, 8), nn.Tanh(), Merged(8, 2))
+    expected = copy.deepcopy(model).eval()(images).detach()
+    adapter, before = fa.wrap(model.train(), labels=["a", "b"]), snapshot(model)
+    versions = {name for name in before if name.endswith("._version")}
+    for strategy in ("newton", "residual", "clamp"):
+        result = adapter.refine(images, TOLD, strategy=strategy)
+        torch.testing.assert_close(result.before, expected)
+        torch.testing.assert_close(adapter.predict(images), expected)
+        assert result.improved.all()
+        after = {
+            name: before[name] if name in versions else v for name, v in snapshot(model).items()
+        }
+        assert not differences(before, after)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_model_that_refuses_a_mode_is_named_and_as_it_was(mode):
+    class Refuses(nn.Sequential):
+        def train(self, mode_asked=True):
+            if mode_asked is mode:
+                raise NotImplementedError("not this mode")
+            return super().train(mode_asked)
+
+    model, images = Refuses(nn.Flatten(), nn.Linear(12, 2)), torch.rand(2, 3, 2, 2)
+    adapter = fa.wrap(model, labels=["a", "b"])
+    with pytest.raises(fa.errors.ModelError, match=r"not this mode.*model\.eval\(\)"):
+        adapter.refine(images, TOLD)
+    assert all(module.training for module in model.modules())

@@ -34,6 +34,8 @@ class Joinable(Protocol):
         ...
 
 
+_PAIRS = "it must give pairs, of the images of a batch and what is known of them"
+
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT", bound="Tensor | Joinable")
 
@@ -53,9 +55,9 @@ def split(count: int, size: int, device: torch.device | str | None = None) -> li
         >>> [rows.tolist() for rows in split(5, 2)]
         [[0, 1], [2, 3], [4]]
     """
-    if size < 1:
+    if not isinstance(size, int) or size < 1:
         raise OptionsError(f"batch={size!r} is out of range: it must be a whole number from 1 on.")
-    return [rows for rows in torch.arange(count, device=device).split(size) if len(rows)]
+    return [rows for rows in torch.arange(max(count, 0), device=device).split(size) if len(rows)]
 
 
 def join(parts: Sequence[ResultT]) -> ResultT:
@@ -152,7 +154,14 @@ def refine_batches(
 
     def opened() -> Generator[tuple[Any, Evidence]]:
         device = next((p.device for p in adapter.model.parameters()), None)
-        for images, evidence in source:
+        try:
+            pairs = iter(source)
+        except TypeError as error:
+            raise InputError(f"source is a {type(source).__name__}: {_PAIRS}.") from error
+        for pair in pairs:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise InputError(f"source gave a {type(pair).__name__}: {_PAIRS}.")
+            images, evidence = pair
             if isinstance(images, list) and adapter.transform is not None:
                 images = adapter.transform.open(*images).to(device)
             yield images, evidence

@@ -76,6 +76,10 @@ class Calibration:
                 f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be of one "
                 "shape (images, labels), with at least two images."
             )
+        if not bool(((targets >= 0) & (targets <= 1)).all()):  # NaN fails both
+            raise DataError(
+                "targets must be in [0, 1]; what NaN or -1 for 'unknown' is, you decide."
+            )
         half = (torch.arange(len(logits), device=logits.device) % 2).bool()
         truth = targets.to(logits)
         plain = _Mix([(torch.stack([logits]), truth, half)], logits.new_tensor([1.0, 0.0]))
@@ -131,6 +135,10 @@ def calibrate(
     output = fits[0] if output is None and len(fits) == 1 else output
     if output is None or output not in fits:
         raise ModelError(f"Labels or classes are calibrated: {fits}, not {output!r:.80}.")
+    try:
+        targets = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"targets is a {type(targets).__name__}: give a tensor.") from error
     if (kinds[output] == "multiclass") != (targets.ndim == 1):
         raise DataError(
             f"targets {tuple(targets.shape)} must be (images,), numbers of classes, for a "

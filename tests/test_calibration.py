@@ -80,6 +80,14 @@ def test_calibration_is_saved(tmp_path):
 def test_what_is_wrong_is_said(adapter):
     with pytest.raises(fa.FeedbackAdapterError, match="one shape"):
         adapter.calibrate(torch.zeros(4, 12), torch.zeros(3, 12))
+    for unknown in (-1.0, torch.nan, 255.0):
+        with pytest.raises(fa.FeedbackAdapterError, match=r"in \[0, 1\]"):
+            adapter.calibrate(torch.zeros(4, 12), torch.full((4, 12), unknown))
+    truth = torch.eye(12)[:4]
+    expected = adapter.calibrate(torch.zeros(4, 12), truth)
+    assert adapter.calibrate(torch.zeros(4, 12), truth.numpy()) == expected
+    with pytest.raises(fa.FeedbackAdapterError, match="give a tensor"):
+        adapter.calibrate(torch.zeros(4, 12), "dog")
     classes = fa.wrap(nn.Identity(), labels=LABELS, kind="multiclass")
     for targets in (torch.zeros(4, 12), torch.tensor([0, 1, 2, 12]), torch.zeros(4)):
         with pytest.raises(fa.FeedbackAdapterError, match="numbers of"):

@@ -104,5 +104,8 @@ def test_what_cannot_be_is_said():
     adapter.transform = None
     with pytest.raises(InputError, match="How photos become the model's input isn't known"):
         list(fa.refine_batches(adapter, [(["a.jpg"], told(1))]))
+    for source in (5, [tiny_images(1)], [(tiny_images(1), told(1), 1)]):
+        with pytest.raises(InputError, match="source .* must give pairs"):
+            list(fa.refine_batches(adapter, source))
     with pytest.raises(OptionsError, match="ahead=0 is out of range"):
         list(fa.refine_batches(adapter, [], ahead=0))

@@ -62,7 +62,8 @@ def gains(rows: list[dict[str, Any]]) -> str:
     """Methods as rows, conditions as columns; the score before and after, and the gain."""
     found = {(row["method"], row["condition"], row["metric"]): row for row in rows}
     conditions = list(dict.fromkeys(row["condition"] for row in rows))
-    lines = [f"| | {' | '.join(conditions)} |", "| --- |" + " --- |" * len(conditions)]
+    heads = [c if c.endswith("validation") else f"{c}, test" for c in conditions]
+    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = []
         for condition in conditions:

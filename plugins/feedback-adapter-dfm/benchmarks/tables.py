@@ -40,9 +40,9 @@ def texts(results: Path) -> dict[str, str]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Conditions as rows, methods as columns; mean and standard deviation, seeds in brackets."""
-    every = {row["method"]: row for row in rows}
-    methods = {name: every[name] for name in METHODS if name in every}
-    rows = sorted((row for row in rows if row["method"] in methods), key=_numbers)
+    rows = sorted((row for row in rows if row["method"] in METHODS), key=_numbers)
+    first = {row["method"]: row for row in reversed(rows)}  # of the smallest images
+    methods = {name: first[name] for name in METHODS if name in first}
     found = {(row["condition"], row["metric"], row["method"]): row for row in rows}
     sizes = [f"{row['parameters'] / 1e3:.1f}k" for row in methods.values()]
     costs = [f"{row['macs'] / 1e6:.0f}M" for row in methods.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -155,6 +156,25 @@ def annotation(file: str = "annotation", without: Collection[str] = ()) -> str:
     return table(heads, lines)
 
 
+def moves() -> str:
+    """Which share of the words that move most move the right way, by what is told."""
+    rows = json.loads((RESULTS / "moves.json").read_text())["rows"]
+    heads = ["told", "method", "right", "promised", "rise", "mAP", "nats"]
+    return table(
+        heads,
+        [
+            [
+                row["told"],
+                row["strategy"],
+                *(f"{row[key]:.0f}%" for key in ("right", "promised", "risen")),
+                f"{row['map_before']:.2f} → {row['map_after']:.2f}",
+                f"{row['nats']:+.2f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
 def _rows(file: str, checkpoint: str, without: Collection[str]) -> list[Row]:
     rows = [row for row in read_rows(RESULTS / f"{file}.json") if row.checkpoint == checkpoint]
     unknown = set(without) - {row.method for row in rows}
@@ -189,4 +209,5 @@ TABLES: dict[str, Callable[..., str]] = {
     "captions-from-words": captions_from_words,
     "words-from-captions": words_from_captions,
     "annotation": annotation,
+    "moves": moves,
 }

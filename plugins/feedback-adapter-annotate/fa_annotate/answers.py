@@ -53,6 +53,9 @@ class Answer:
     value: Any
 
 
+_KEYS = {field.name for field in dataclasses.fields(Answer)}
+
+
 @dataclasses.dataclass
 class ImageAnswers:
     """What holds of one photo by now. The last answer counts.
@@ -134,6 +137,10 @@ class Answers:
         """
         path = Path(path)
         path = (path / "annotations.jsonl" if path.is_dir() else path).resolve()
+        if path.exists() and not path.is_file():
+            raise AnnotateError(
+                f"Answers can't be saved in {str(path)!r}: it isn't a regular file. Name another."
+            )
         lock = _exclusive(path)
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -287,7 +294,10 @@ def _parsed(line: bytes, number: int, path: Path, live: Mapping[int, Answer]) ->
         AnnotateError: It holds none; names the line.
     """
     try:
-        answer = Answer(**json.loads(line))
+        said = json.loads(line)
+        if not isinstance(said, dict) or set(said) != _KEYS:
+            raise ValueError(f"it must be an object with the keys {', '.join(sorted(_KEYS))}")
+        answer = Answer(**cast("dict[str, Any]", said))
         fault = _fault(answer, live)
         if answer.id != number:
             fault = f"its id is {answer.id!r}, but it is line {number}."

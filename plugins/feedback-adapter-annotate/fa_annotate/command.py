@@ -77,7 +77,10 @@ def annotate(
     from fa_annotate.photos import Photos
     from fa_annotate.serve import listen, serve
     from fa_annotate.session import Session
+    from feedback_adapter.plugins import strategy as find_strategy
 
+    if strategy not in (None, "auto"):
+        find_strategy(strategy)  # an unknown name is said now, and not on the page
     photos = Photos.of(folder)  # mistakes are found before a model is loaded
     with listen(host, port) as place, Answers.open(answers or photos.folder) as kept:
         if kept.torn:

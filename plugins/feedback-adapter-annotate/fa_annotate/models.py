@@ -38,10 +38,14 @@ def labelled(
     try:
         names = [line.strip() for line in labels.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise AnnotateError(f"--labels {str(labels)!r} can't be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise AnnotateError(f"--labels {str(labels)!r} can't be read: {why}.") from error
     names = [name for name in names if name]
     if not names:
         raise AnnotateError(f"--labels {str(labels)!r} has no label: write one in each line.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AnnotateError(f"--labels {str(labels)!r} names {twice[0]!r} twice: each once.")
     if ":" not in model and not timm.is_model(model):
         raise AnnotateError(
             f"timm has no model {model!r}. {did_you_mean(model, timm.list_models())}"

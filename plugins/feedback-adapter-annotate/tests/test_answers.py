@@ -171,6 +171,15 @@ def test_another_broken_line_is_named_and_the_file_is_left_alone(tmp_path, line)
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("line", ["{}", "[]", '{"photo": 1}'])
+def test_a_line_with_other_keys_is_told_which_there_are(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text(line + "\n")
+    keys = "must be an object with the keys id, image, kind, name, time, value"
+    with pytest.raises(AnnotateError, match=keys):
+        Answers.open(path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

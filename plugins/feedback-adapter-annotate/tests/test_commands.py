@@ -59,6 +59,8 @@ def test_mistakes_are_one_line(command_line, tmp_path, draw):
     (tmp_path / "empty").mkdir()
     (tmp_path / "labels.txt").write_text("dog\n")
     photos, labels = tmp_path / "photos", tmp_path / "labels.txt"
+    twice = tmp_path / "twice.txt"
+    twice.write_text("dog\ncat\ndog\n")
     for words, said in [
         ([tmp_path / "nowhere"], "isn't there: name a folder with photos"),
         ([tmp_path / "empty"], "There is no photo in"),
@@ -70,6 +72,9 @@ def test_mistakes_are_one_line(command_line, tmp_path, draw):
         ([photos, "--model", "resnet18", "--labels", labels, "--weights", labels], "be loaded"),
         ([photos, "-c", "triangles-clicks-dfm"], "has no transform"),
         ([photos, "--host", "203.0.113.9"], "can't be served"),
+        ([photos, "-c", "coco80-lite0", "--strategy", "newtn"], "Did you mean 'newton'?"),
+        ([photos, "-c", "coco80-lite0", "--answers", "/dev/null"], "it isn't a regular file."),
+        ([photos, "--model", "resnet18", "--labels", twice], "names 'dog' twice"),
         ([photos, "--token", "short"], "at least 16 characters"),
     ]:  # fmt: skip
         code, _, error = command_line("annotate", *words, "--port", 0)

@@ -9,6 +9,7 @@ import torch
 
 from fa_evaluate.request import Request
 from feedback_adapter.adapter import Adapter
+from feedback_adapter.errors import OptionsError, did_you_mean
 from feedback_adapter.evidence.labels import Labels
 from feedback_adapter.hookspecs import StrategySpec, Uses
 from feedback_adapter.plugins import plugins, strategy
@@ -40,6 +41,7 @@ def strategies_of(request: Request) -> dict[str, dict[str, Any]]:
     a strategy, those for a strategy with the same kind of options.
 
     Raises:
+        OptionsError: A strategy has no published form.
         PluginError: There is no strategy of a name that was asked for.
     """
     adapter = request.adapter
@@ -51,6 +53,9 @@ def strategies_of(request: Request) -> dict[str, dict[str, Any]]:
             options = {**_options(spec, adapter), **request.options}
             chosen[name] = {"strategy": own, "pivots": request.pivots, **options}
         else:
+            if not _published(spec):
+                forms = [s.name + REFERENCE for s in plugins().all("strategies") if _published(s)]
+                raise OptionsError(f"{own!r} has no published form. {did_you_mean(name, forms)}")
             changed = dict(adapter.defaults.reference.get(own, {}))
             tuned = changed.pop("pivots", None)
             published = spec.options.reference(**changed)
@@ -62,11 +67,15 @@ def strategies_of(request: Request) -> dict[str, dict[str, Any]]:
 def _usual(adapter: Adapter) -> list[str]:
     """Every strategy that suits the model or has a published form, then the published forms."""
     specs: list[StrategySpec] = plugins().all("strategies")
-    published = [spec.name for spec in specs if hasattr(spec.options, "reference")]
+    published = [spec.name for spec in specs if _published(spec)]
     facts = _facts(adapter)
     suited = [spec.name for spec in specs if spec.suits and spec.suits(facts) is not None]
     names = [spec.name for spec in specs if spec.name in (*suited, *published)]
     return [*names, *(name + REFERENCE for name in published)]
+
+
+def _published(spec: StrategySpec) -> bool:
+    return hasattr(spec.options, "reference")
 
 
 def _facts(adapter: Adapter) -> Facts:

@@ -132,7 +132,9 @@ def test_mistakes(command_line, checkpoint, flickr8k, tmp_path):
     [
         (["--limit", "0"], "Invalid value for '--limit'"),
         (["--limit", "-1"], "Invalid value for '--limit'"),
-        (["--draws", "0"], "at least 1"),
+        (["--draws", "0"], "draws=0, batch=64, splits=1: each must be at least 1."),
+        (["--strategy", "newton-reference"], "'newton' has no published form. "),
+        (["--strategy", "newton-reference"], "'residual-reference'"),
         (["--splits", "0"], "at least 1"),
         (["--batch", "0"], "Invalid value for '--batch'"),
         (["--seed", "-1"], "Invalid value for '--seed'"),

@@ -258,7 +258,7 @@ def test_mistakes(data):
     adapter, images, truth = data
     with pytest.raises(OptionsError, match="each must be 0 to 100 percent"):
         PartialLabels(known=[0, 101])
-    with pytest.raises(OptionsError, match="draws and batch must be at least 1"):
+    with pytest.raises(OptionsError, match="each must be at least 1"):
         PartialLabels(draws=0)
     with pytest.raises(DataError, match=r"\(40, 9\), but 40 images and 10 labels need \(40, 10\)"):
         PartialLabels().run(adapter, images, truth[:, :9], {})

@@ -57,7 +57,10 @@ class PartialLabels:
                 found = list(getattr(self, name))
                 raise OptionsError(f"{name}={found}: each must be 0 to 100 percent.")
         if min(self.draws, self.batch, self.splits) < 1:
-            raise OptionsError("draws and batch must be at least 1, and so must splits.")
+            raise OptionsError(
+                f"draws={self.draws}, batch={self.batch}, splits={self.splits}: each must be at "
+                "least 1."
+            )
 
     def halves(self, labels: int, number: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the labels that may be known, and of those that are scored."""

@@ -63,6 +63,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
     if sys.stdout is None:  # closed by the shell, as in `... >&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the hub's client warns of each try
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it can't show, it shows as \u...
             stream.reconfigure(errors="backslashreplace")

@@ -163,3 +163,19 @@ def test_logits_between_0_and_1_of_a_model_whose_weights_are_computed(how):
     result = adapter.refine(torch.rand(3, 4), fa.Labels({"a": 1}))
     assert ((result.before > 0) & (result.before < 1)).all()
     assert result.improved.all()
+
+
+def test_a_mean_of_softmaxes_is_noticed():
+    """Its sum has no gradient at all, but each of its entries has."""
+
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.heads = nn.Linear(4, 8), nn.ModuleList(nn.Linear(8, 2) for _ in "ab")
+
+        def forward(self, x):
+            features = self.stem(x).tanh()
+            return torch.stack([head(features).softmax(1) for head in self.heads]).mean(0)
+
+    with pytest.raises(ModelError, match="holds probabilities"):
+        fa.wrap(Ensemble().eval(), labels=["a", "b"]).refine(torch.rand(3, 4), fa.Labels({"a": 1}))

@@ -121,8 +121,12 @@ def reaches_all(model: nn.Module, inputs: Inputs, site: Site, read: Read) -> boo
             for value in outputs.values():
                 if not value.requires_grad:
                     return False
+                # Not the sum: that of a softmax is always 1.
+                weighted = value.movedim(1, -1) * torch.arange(
+                    1, value.shape[1] + 1, device=value.device
+                )
                 gradient = torch.autograd.grad(
-                    value.sum(), leaf, allow_unused=True, retain_graph=True
+                    weighted.sum(), leaf, allow_unused=True, retain_graph=True
                 )
                 if gradient[0] is None or not bool(gradient[0].any()):
                     return False

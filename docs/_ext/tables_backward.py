@@ -108,18 +108,21 @@ def compositionality() -> str:
 
 
 def photographs() -> str:
-    """Real planes: box IoU by method."""
+    """Real planes: IoU of boxes, and middles of masks inside the box, by method."""
     rows: list[Row] = _read("photographs")["rows"]
-    kinds = list(dict.fromkeys(row["photographs"] for row in rows))
     methods = dict.fromkeys(row["method"] for row in rows)
     metrics = dict.fromkeys(row["metric"] for row in rows)
-    found = {(row["photographs"], row["method"], row["metric"]): row for row in rows}
-    columns = [(kind, metric) for kind in kinds for metric in metrics]
-    lines = [
-        [method, *(_cell(found.get((kind, method, metric))) for kind, metric in columns)]
-        for method in methods
-    ]
-    return table(["method", *(f"{kind}: {metric}" for kind, metric in columns)], lines)
+    found = {(row["method"], row["metric"]): row for row in rows}
+    lines = [[method, *(_cell(found[method, metric]) for metric in metrics)] for method in methods]
+    return table(["method", *metrics], lines)
+
+
+def speed() -> str:
+    """Seconds of a query, by the number of templates."""
+    rows: list[Row] = _read("speed")["rows"]
+    names = {"seconds": "seconds, median", "fastest": "fastest", "cpu_seconds": "CPU seconds"}
+    lines = [[name, *(_short(row[key]) for row in rows)] for key, name in names.items()]
+    return table(["templates K", *(f"{row['K']:,}" for row in rows)], lines)
 
 
 def _scenes() -> dict[tuple[str, str, str], Row]:
@@ -159,5 +162,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "backward-scenes": scenes,
     "backward-goals": goals,
     "backward-ranking": ranking,
+    "backward-oracle": oracle,
+    "backward-photographs": photographs,
+    "backward-speed": speed,
     "backward-compositionality": compositionality,
 }

@@ -17,7 +17,9 @@ from torch import Tensor
 
 import feedback_adapter as fa
 from fa_backward import GenerativeModel, Place
+from fa_backward.agreement import agreement
 from fa_backward.queries import choose, modes
+from fa_backward.search import Hypotheses
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -25,7 +27,8 @@ from matplotlib import pyplot as plt
 from scenes import DARKEST, SIDE  # isort: skip  (drawn adds recipes/training to the path)
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-MANY = {"beam": (15,), "fine": 0, "candidates": 200}  # a beam of 15 down to the image
+MANY = {"fine": 8}  # places, with three hypotheses at each
+SHOWN, DOUBTFUL = 15, 0.1  # bars; agreement below which a hypothesis is about nothing
 
 
 def show(axis, picture: Tensor, title: str = "") -> None:
@@ -104,8 +107,14 @@ def completed(model: GenerativeModel, drawn: Drawn):
     return figure
 
 
+def agreements(model: GenerativeModel, image: Tensor, found: Hypotheses) -> Tensor:
+    """How well each hypothesis about a plane agrees with the network's map, (n,)."""
+    coverage = model.coverage(image[None])[0, 0]
+    return agreement((found.mask > 0.5).float(), coverage.expand(len(found), *coverage.shape))
+
+
 def two(model: GenerativeModel, drawn: Drawn):
-    """Two planes one by one, and the scores of the first search's hypotheses."""
+    """Two planes one by one, and how well the first search's hypotheses agree with the map."""
     figure, axes = grid(len(drawn), 4, 1.6)
     many = model.with_options(**MANY)
     for row, image in zip(axes, drawn.images, strict=True):
@@ -114,18 +123,20 @@ def two(model: GenerativeModel, drawn: Drawn):
         for axis, one, name in zip(row[1:3], instances, ("first", "second"), strict=False):
             show(axis, over(image, one.mask), name)
         (found,) = many.backward(image[None], ["plane"])
-        beam = found.alternatives
+        beam = found.alternatives.take(torch.arange(min(SHOWN, len(found.alternatives))))
         first = beam.mask[0] > 0.5
         same = [bool(((m > 0.5) & first).sum() * 2 > (m > 0.5).sum()) for m in beam.mask]
         row[3].axis("on")
-        row[3].bar(range(len(beam)), beam.score, color=["C0" if s else "C1" for s in same])
+        colours = ["C0" if s else "C1" for s in same]
+        row[3].bar(range(len(beam)), agreements(many, image, beam), color=colours)
         row[3].tick_params(labelsize=6)
-        row[3].set_title(f"score of the best {len(beam)}, nats", fontsize=7)
+        row[3].yaxis.tick_right()
+        row[3].set_title(f"agreement of the best {len(beam)}", fontsize=7)
     return figure
 
 
 def choices(model: GenerativeModel, drawn: Drawn):
-    """Left and right by `Place`; largest and darkest among the modes of a wide beam."""
+    """Left and right by `Place`; largest and darkest among the modes of many hypotheses."""
     figure, axes = grid(len(drawn), 5)
     many = model.with_options(**MANY)
     for row, image in zip(axes, drawn.images, strict=True):
@@ -137,7 +148,8 @@ def choices(model: GenerativeModel, drawn: Drawn):
             )
             show(axis, over(image, found.mask), word)
         (found,) = many.backward(image[None], ["plane"])
-        beam = found.alternatives
+        agree = agreements(many, image, found.alternatives)
+        beam = found.alternatives.take(torch.where(agree >= DOUBTFUL)[0])
         for axis, word in zip(row[3:], ("largest", "darkest"), strict=True):
             best = choose(beam, word)
             show(axis, over(image, beam.mask[best]), f"{word} of {len(modes(beam))}")

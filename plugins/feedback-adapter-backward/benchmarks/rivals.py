@@ -11,9 +11,24 @@ from torch import Tensor
 
 from assemble import backbone  # isort: skip  (drawn adds recipes/training to the path)
 from backbone import TOP  # isort: skip
+from reference import ByPicture  # isort: skip
 from scenes import Objects  # isort: skip
 
 TRAINING_SCENES = 24  # of each kind
+FEWER = 8  # of each kind, for the published model's cut
+
+
+def best_cut(model: ByPicture, objects: Objects, photographs: Tensor) -> float:
+    """The value of the expected picture above which masks fit best, on training scenes."""
+    found, true = [], []
+    for kind in KINDS:
+        if kind == "two":
+            continue
+        drawn = draw(kind, FEWER, objects, photographs, SEEDS["train"])
+        instances = model.backward(drawn.images, ["plane"])
+        found += [one.picture.amax(0) for one in instances]
+        true += list(drawn.seen[:, 0])
+    return best_threshold(torch.stack(found), torch.stack(true))
 
 
 def others(

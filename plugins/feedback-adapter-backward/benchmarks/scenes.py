@@ -15,7 +15,7 @@ import torch
 from drawn import KINDS, PLANE, ROOT, SEEDS, Drawn, bank, draw, photos
 from intervals import versions, with_interval
 from methods import iou, pieces
-from rivals import others
+from rivals import best_cut, others
 from torch import Tensor
 
 import feedback_adapter as fa
@@ -146,9 +146,12 @@ def main() -> None:
     net = fa.load(options.checkpoint).model
     model = net.generative()
     searches = {"backward": model}
-    if options.reference:
-        searches["reference"] = reference(model, options.reference)
     training = bank(options.objects, "train")
+    if options.reference:
+        published = reference(model, options.reference)
+        published.cut = best_cut(published, training, photos(options.coco, "dev"))
+        print(f"reference: cut {published.cut:.2f}", flush=True)
+        searches["reference"] = published
     mean = average_plane(training)
     methods = others(options.models, net.net, training, photos(options.coco, "dev"))
     objects, photographs = bank(options.objects, "test"), photos(options.coco, "test")

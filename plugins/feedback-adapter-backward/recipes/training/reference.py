@@ -6,6 +6,7 @@ decoders are fitted as the paper says, to training scenes of planes in their own
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,11 +23,29 @@ from fa_backward import GenerativeModel, Published
 PLANE = 0
 
 
-def reference(model: GenerativeModel, path: Path) -> GenerativeModel:
-    """The published model with parameters that this recipe wrote."""
+class ByPicture(GenerativeModel):
+    """The published model; its mask is where the expected picture is above `cut`.
+
+    The paper has no mask. Where f_td is above lambda would be one, but single convolutions
+    predict blurred pictures, and hardly a pixel of them reaches the lambda of the image.
+    """
+
+    cut = 0.0
+
+    def _instance(self, image, prior, place):
+        found = super()._instance(image, prior, place)
+        mask = (found.picture.amax(0) > self.cut).float()
+        return replace(found, mask=mask, amodal=mask)
+
+
+def reference(model: GenerativeModel, path: Path, cut: float = 0.0) -> ByPicture:
+    """The published model with parameters that this recipe wrote: one pass down, as published."""
     net = _empty(model)
     net.load_state_dict(load_file(path), strict=False)
-    return GenerativeModel(model.network, net, model.options).with_options(piece=False)
+    options = replace(model.options, piece=False, guided=False, fine=0)
+    made = ByPicture(model.network, net, options)
+    made.cut = cut
+    return made
 
 
 def _empty(model: GenerativeModel) -> Published:

@@ -29,3 +29,22 @@ def agreement(masks: Tensor, coverage: Tensor) -> Tensor:
     cells = F.adaptive_avg_pool2d(masks[:, None], coverage.shape[-2:])[:, 0]
     both, either = torch.minimum(cells, coverage), torch.maximum(cells, coverage)
     return both.sum((1, 2)) / either.sum((1, 2)).clamp(min=LEAST)
+
+
+def middles(masks: Tensor) -> Tensor:
+    """The middle of each mask (n, H, W): (n, 2), y and x from -1 to 1; (0, 0) of an empty one.
+
+    Example:
+        >>> import torch
+        >>> mask = torch.zeros(1, 4, 4)
+        >>> mask[:, 3, 0] = 1
+        >>> middles(mask).tolist()
+        [[0.75, -0.75]]
+    """
+    total = masks.sum((1, 2)).clamp(min=LEAST)
+    sides = [
+        (torch.arange(size, device=masks.device) * 2 + 1) / size - 1 for size in masks.shape[1:]
+    ]
+    y = (masks.sum(2) * sides[0]).sum(1) / total
+    x = (masks.sum(1) * sides[1]).sum(1) / total
+    return torch.stack([y, x], 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fa_backward.agreement import agreement
+from fa_backward.agreement import agreement, middles
 from fa_backward.errors import BackwardError
 from fa_backward.fitting import Drawer, fit_observations, fit_templates, paste, speaks_for
 from fa_backward.generative import IMAGE, Activations
@@ -249,7 +249,7 @@ class GenerativeModel:
         if self.coverage and self.options.guided:
             kind = self.activations.templates.category[found.template]
             agree = agreement((found.mask > SEEN).float(), self.coverage(image[None])[0, kind])
-            value = agree.log() + prior[kind] + (place(centres) if place else 0)
+            value = agree.log() + prior[kind] + (place(middles(found.mask)) if place else 0)
             order = value.argsort(descending=True, stable=True)
             found, centres, agree = found.take(order), centres[order], float(agree[order[0]])
         amodal, picture = found.amodal[0], found.picture[0]

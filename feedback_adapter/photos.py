@@ -175,6 +175,8 @@ def _named(name: str) -> Generator[None]:
         raise InputError(
             f"{name} is not an image that Pillow can read. Save it as JPEG or PNG."
         ) from error
+    except PermissionError as error:
+        raise InputError(f"{name} can't be read: you may not read it.") from error
     except Exception as error:  # on a broken file, decoders raise nearly anything
         why = str(error).rstrip(".") or type(error).__name__
         raise InputError(f"{name} can't be read: {why}.") from error

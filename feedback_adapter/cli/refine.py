@@ -40,7 +40,10 @@ DEFAULT = "caption-words-lite0"
 def refine(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(help="Photos. By default those that the --evidence-file names."),
+        typer.Argument(
+            help="Photos. By default those that the --evidence-file names.",
+            readable=False,  # one that isn't must not end the run
+        ),
     ] = None,
     checkpoint: Annotated[
         str | None,

@@ -1,6 +1,7 @@
 """What is known of each of many photos, photos some at a time, and photos that can't be read."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,20 @@ def test_a_photo_that_cannot_be_read_does_not_end_the_run(
     code, out, err = command_line("refine", broken, broken, "-c", checkpoint, "--know", "dog")
     assert (code, out) == (2, "")
     assert "is not an image" in err
+
+
+def test_a_photo_that_may_not_be_read_does_not_end_the_run(
+    command_line, checkpoint, photos, tmp_path
+):
+    locked = tmp_path / "locked.png"
+    locked.write_bytes(b"")
+    locked.chmod(0)
+    if os.access(locked, os.R_OK):
+        pytest.skip("root may read anything")
+    code, out, err = command_line("refine", locked, photos[0], "-c", checkpoint, "--know", "dog")
+    assert code == 2
+    assert "first.png" in out
+    assert "locked.png' can't be read: you may not read it." in err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from feedback_adapter.plotting import check_ending, draw_bars, heading, save
 __all__ = ["MapPicture", "plot_maps"]
 
 _OPACITY = 0.6
-_IN_A_LINE = 4
+_WIDTH = 2.8
+"""Of a panel, in inches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +70,18 @@ def plot_maps(
     names = {map_.name for map_ in maps}
     others = [change for change in changes if change.output not in names]
     shown = [_largest([c for c in changes if c.output == map_.name], top) for map_ in maps]
-    heights = [h for some in shown for h in (2.7, 0.25 * math.ceil(len(some) / _IN_A_LINE))]
-    heights += [1 + 0.4 * len(others)] * bool(others)
     columns = 3 + (photo is not None)
-    figure = Figure(figsize=(2.8 * columns, 1 + sum(heights)), dpi=120, layout="constrained")
+    lines = [_in_a_line(some, _WIDTH * columns) for some in shown]
+    heights = [
+        h
+        for some, n in zip(shown, lines, strict=True)
+        for h in (2.7, 0.25 * math.ceil(len(some) / n))
+    ]
+    heights += [1 + 0.4 * len(others)] * bool(others)
+    figure = Figure(figsize=(_WIDTH * columns, 1 + sum(heights)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-    for row, (map_, some) in enumerate(zip(maps, shown, strict=True)):
+    for row, (map_, some, in_a_line) in enumerate(zip(maps, shown, lines, strict=True)):
         for column, (what, picture) in enumerate(_panels(map_, photo)):
             axis = figure.add_subplot(grid[2 * row, column])
             axis.imshow(picture.permute(1, 2, 0).numpy(), extent=_extent(map_.before))
@@ -87,7 +93,7 @@ def plot_maps(
         axis.set_axis_off()
         colours = [_colour(map_.labels.index(change.label)) for change in some]
         handles = [Patch(color=c, label=_legend(s)) for c, s in zip(colours, some, strict=True)]
-        axis.legend(handles=handles, loc="center", ncol=_IN_A_LINE, frameon=False, fontsize=9)
+        axis.legend(handles=handles, loc="center", ncol=in_a_line, frameon=False, fontsize=9)
     if others:
         draw_bars(figure.add_subplot(grid[-1, :]), others, several=True)
     known = [change for change in changes if change.known]
@@ -151,6 +157,12 @@ def _largest(changes: Sequence[Change], top: int) -> list[Change]:
     """The known labels, and those that take most room before or after."""
     chosen = sorted(changes, key=lambda c: (not c.known, -max(c.before, c.after)))
     return [c for c in chosen if c.known or max(c.before, c.after) > 0][: max(top, 1)]
+
+
+def _in_a_line(some: Sequence[Change], width: float) -> int:
+    """How many entries of a legend stand side by side in so many inches, from 1 to 4."""
+    longest = max((len(_legend(change)) for change in some), default=0)
+    return min(max(int(width / (0.075 * longest + 0.7)), 1), 4)
 
 
 def _legend(change: Change) -> str:

@@ -1,11 +1,14 @@
 """Models that label pixels: outputs, refinement, and what results say of masks."""
 
 import copy
+import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import feedback_adapter as fa
 from feedback_adapter.errors import ModelError
@@ -149,6 +152,18 @@ def test_shares_of_pixels():
     }  # fmt: skip
     assert [row.said for row in result.changes(2)] == [""] * 4
     assert "1 pixel known" in result.table(image=0)
+
+
+@pytest.mark.parametrize("photo", [True, False])
+@pytest.mark.parametrize("length", [1, 60])
+def test_no_label_of_a_picture_is_cut_off(photo, length, tmp_path):
+    labels = [f"{label:_<{length}}" for label in LABELS]
+    adapter = fa.wrap(tiny_adapter("map").model, labels=labels, kind="map")
+    images = tiny_images(1)
+    result = adapter.refine(images, fa.Pixels(clicks=[(x, x, labels[x]) for x in range(4)]))
+    result = dataclasses.replace(result, images=torch.rand(1, 3, 8, 8) if photo else None)
+    picture = np.asarray(Image.open(result.plot(tmp_path / "p.png", title=" ")).convert("RGB"))
+    assert (picture[:, [0, 1, -2, -1]] == 255).all()
 
 
 def test_masks_in_the_dictionary():

@@ -32,6 +32,7 @@ from feedback_adapter.sites import (
     discover,
     frozen,
     named_sites,
+    uncompiled,
     unwrapped,
 )
 from feedback_adapter.sites.auto import Automatic
@@ -99,7 +100,7 @@ class Adapter:
             raise ModelError(f"The model can't be moved to {device!r}: {error}") from error
         return self
 
-    @torch.compiler.disable
+    @uncompiled
     def sites(self, images: Any) -> list[SiteInfo]:
         """Every place a pivot can be, in the order of the forward pass.
 
@@ -115,7 +116,7 @@ class Adapter:
         """The unrefined model's logits, (batch, labels) or a dict of them, in evaluation mode."""
         return self.unrefined(images).as_returned()
 
-    @torch.compiler.disable
+    @uncompiled
     def unrefined(self, images: Any) -> Outputs:
         """The unrefined model's outputs by name, also where there is only one.
 
@@ -133,7 +134,7 @@ class Adapter:
         self._logits(self.model, inputs, outputs, self.read)
         return outputs
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.inference_mode(False)
     def prepare(
         self, images: Any, *, pivots: str | Site | Sequence[str | Site] | None = None
@@ -168,7 +169,7 @@ class Adapter:
                 raise
             return prepare(self.model, inputs, (other,))
 
-    @torch.compiler.disable
+    @uncompiled
     @torch.inference_mode(False)  # whatever the caller is in: autograd is needed
     def refine(
         self,

@@ -29,9 +29,8 @@ def indices(rows: Any, count: int | None = None) -> Tensor:
         (tensor([2, 0]), tensor([0, 2]))
     """
     try:
-        if isinstance(rows, slice) and count is not None:
-            rows = range(*rows.indices(count))
-        found = rows if isinstance(rows, Tensor) else torch.tensor(list(rows), device="cpu")
+        some: Any = range(count)[rows] if isinstance(rows, slice) and count is not None else rows
+        found = some if isinstance(some, Tensor) else torch.tensor(list(some), device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"{_ASKED}, not {rows!r:.80}.") from error
     if not found.numel() and not isinstance(rows, Tensor):

@@ -8,7 +8,7 @@ from feedback_adapter.sites.frozen import frozen, same_bits
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site, SiteInfo
 from feedback_adapter.sites.tail import Edit, Tail
-from feedback_adapter.sites.torch_patches import unwrapped, weights_of
+from feedback_adapter.sites.torch_patches import uncompiled, unwrapped, weights_of
 
 __all__ = [
     "INPUT",
@@ -21,6 +21,7 @@ __all__ = [
     "frozen",
     "named_sites",
     "same_bits",
+    "uncompiled",
     "unwrapped",
     "weights_of",
 ]

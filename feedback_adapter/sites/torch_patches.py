@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ __all__ = [
     "rewriting",
     "shortcuts_off",
     "storage_of",
+    "uncompiled",
     "unwrapped",
     "weights_of",
 ]
@@ -60,6 +61,8 @@ PRIVATE_NAMES = (
     "torch.compile(torch.nn.Identity())._orig_mod",
 )
 """Every private or undocumented name of PyTorch that `feedback_adapter.sites` uses."""
+
+FunctionT = TypeVar("FunctionT")
 
 Change = tuple[Any, str, Any]
 """Owner, attribute, and the attribute's value for the time that a model is held."""
@@ -132,10 +135,15 @@ def storage_of(tensor: Tensor) -> int:
 
 def rewriting() -> str | None:
     """What is making another function of the caller's code, so that autograd isn't free to use."""
-    if torch.jit.is_tracing():
+    if cast("Any", torch.jit).is_tracing():
         return "torch.jit.trace"
     inside = torch._C._functorch.peek_interpreter_stack()  # pyright: ignore
     return None if inside is None else f"torch.func.{inside.key().name.lower()}"
+
+
+def uncompiled(function: FunctionT) -> FunctionT:
+    """The same function, which a caller's `torch.compile` calls as it is."""
+    return cast("FunctionT", cast("Any", torch.compiler).disable(function))
 
 
 def weights_of(model: nn.Module) -> dict[str, tuple[int, int]]:

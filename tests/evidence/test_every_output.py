@@ -15,7 +15,7 @@ from feedback_adapter.testing import LABELS, check_evidence, tiny_adapter, tiny_
 
 pytest.importorskip("simplemma")
 PETS = {"pet": ["cat", "dog"], "thing": ["ball", "snow"]}
-VALUES = torch.tensor([[0.7, 0, 0.3, torch.nan], [torch.nan] * 4, [0, 0, torch.nan, 0], [0.2] * 4])
+VALUES = torch.tensor([[0.7, 0, 0.3, torch.nan], [torch.nan] * 4, [0, 0, torch.nan, 0], [0.25] * 4])
 EVIDENCE = {
     "labels": lambda: fa.Labels([{"cat": 1}, None, {"dog": 0, "snow": 0.25}, {}]),
     "soft labels": lambda: fa.Labels({"Cats": [0.3, None, 0.4, 0]}, confidence=0.5),

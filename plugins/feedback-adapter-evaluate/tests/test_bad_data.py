@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fa_evaluate.data import read, read_captions
-from fa_evaluate.rows import read_rows
 from feedback_adapter.errors import DataError
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)
@@ -393,11 +392,3 @@ def test_any_change_of_a_file_is_read_or_named(tmp_path_factory: Any, data: Any)
     else:
         said = str(folder)
     assert folder.name in said
-
-
-@pytest.mark.parametrize(
-    "content", ["{}", '{"rows": [{"metric": "map"}]}', '{"rows": 5}', "[]", "x"]
-)
-def test_a_file_of_results_that_is_none(content: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows\.json"):
-        read_rows(write(tmp_path / "rows.json", content))

@@ -166,3 +166,13 @@ def test_files_and_tables(tmp_path):
         "| unrefined | weights |  | 30.00 |  |  |",
         "| residual | weights | 50% | 33.00 ± 0.50 | +3.00 ± 0.50 [+2.00, +4.00] | 25% |",
     ]
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"rows": [{"metric": "map"}]}', '{"rows": 5}', "[]", "x"]
+)
+def test_a_file_of_results_that_is_none(content, tmp_path):
+    file = tmp_path / "rows.json"
+    file.write_text(content)
+    with pytest.raises(DataError, match=r"rows\.json"):
+        read_rows(file)

@@ -16,7 +16,7 @@ from fa_backward import Place
 # %%
 # Renders of two planes whose families weren't used in training.
 adapter = fa.load("planes-backward")
-images = adapter.transform.open("two_planes.png")
+images = adapter.transform.open("../../images/two_planes.png")
 
 # %%
 # ``parse`` finds the best object, takes it out of the picture, and looks again.

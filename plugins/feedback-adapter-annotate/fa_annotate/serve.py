@@ -83,4 +83,7 @@ def serve(
     console.print(f"Open {address} in a browser. Ctrl-C ends it.", highlight=False, soft_wrap=True)
     if open_page:
         webbrowser.open(address)
-    uvicorn.Server(config).run(sockets=[place])
+    server = uvicorn.Server(config)
+    server.run(sockets=[place])
+    if server.should_exit:  # Ctrl-C; uvicorn raises that itself most of the time, but not always
+        raise KeyboardInterrupt

@@ -114,7 +114,7 @@ def test_results_are_compared_and_hashed_as_objects(result):
     again = copy.deepcopy(result)
     assert result != again
     assert len({result, again}) == 2
-    assert torch.equal(pickle.loads(pickle.dumps(result)).after, result.after)  # noqa: S301  # noqa: S301
+    assert torch.equal(pickle.loads(pickle.dumps(result)).after, result.after)  # noqa: S301
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, pickle.dumps])

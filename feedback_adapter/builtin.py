@@ -14,8 +14,6 @@ from feedback_adapter.strategies.newton import Newton, NewtonOptions
 from feedback_adapter.strategies.posterior import Posterior, PosteriorOptions, where_statistics_help
 from feedback_adapter.strategies.residual import Residual, ResidualOptions
 
-__all__ = ["feedback_adapter_evidence_types", "feedback_adapter_strategies"]
-
 
 @hookimpl
 def feedback_adapter_evidence_types() -> list[EvidenceSpec]:

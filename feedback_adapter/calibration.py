@@ -21,8 +21,6 @@ from feedback_adapter.sites import Inputs
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
 
-__all__ = ["Calibration", "calibrate"]
-
 MASKS = 6
 """Known sets that the posterior's weights are fitted on: up to half of the labels, at random."""
 

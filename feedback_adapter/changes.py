@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-__all__ = ["Change", "Doubt", "MapChange", "changes_between", "moved_right", "table_of"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Change:

@@ -17,8 +17,6 @@ from feedback_adapter.outputs import Outputs
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "MissingPandasError", "captions_of", "csv_of", "frame_of"]
-
 COLUMNS: tuple[str, ...] = (
     "image", "output", "label", "before", "after", "known", "present", "strategy",
 )  # fmt: skip

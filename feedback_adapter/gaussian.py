@@ -11,8 +11,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["conditional", "latent_move", "nearest_covariance"]
-
 NEWTON_STEPS = 4
 CLIPPINGS = 30
 

@@ -26,8 +26,6 @@ from feedback_adapter.refinement import Refinement
 from feedback_adapter.sites.kept import Kept
 from feedback_adapter.strategies.base import Problem, Strategy
 
-__all__ = ["ModelChangedError", "Named", "bind", "complaints", "run", "run_each", "title", "tried"]
-
 _FLAT = ("multilabel", "multiclass")
 """Kinds of outputs whose form is known before the model has run."""
 

@@ -12,8 +12,6 @@ from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.evidence.hierarchy import imagenet_labels
 from feedback_adapter.wrapping import wrap
 
-__all__ = ["pretrained"]
-
 
 def pretrained(name: str, weights: str | Path | None = None) -> Adapter:
     """A timm model that knows ImageNet's 1,000 classes, as an adapter.

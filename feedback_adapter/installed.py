@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 from importlib.metadata import EntryPoint
 
-__all__ = ["entry_points", "origin", "reason"]
-
 
 def entry_points(group: str) -> list[EntryPoint]:
     """The entry points of a group, sorted by name and distribution."""

@@ -13,8 +13,6 @@ from feedback_adapter.errors import ModelError
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.sites import Inputs, frozen
 
-__all__ = ["LogitCheck"]
-
 _DRAWS = 16
 _NOISE = (1.0, 0.3, 0.1)
 """How much weights are changed, as shares of their size: large changes may lead to NaN."""

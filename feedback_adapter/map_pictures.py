@@ -14,8 +14,6 @@ from torch import Tensor
 from feedback_adapter.changes import Change
 from feedback_adapter.plotting import check_ending, draw_bars, heading, save
 
-__all__ = ["MapPicture", "plot_maps"]
-
 _OPACITY = 0.6
 _WIDTH = 2.8
 """Of a panel, in inches."""

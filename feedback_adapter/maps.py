@@ -12,8 +12,6 @@ from feedback_adapter.changes import Change, MapChange
 from feedback_adapter.map_pictures import MapPicture
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["changes_of", "masks_of", "pictures_of", "predicted", "run_lengths"]
-
 
 def predicted(logits: Tensor, spec: Output) -> Tensor:
     """Which labels a model sees at each pixel, (labels, height, width) bool.

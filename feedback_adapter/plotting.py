@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_ending", "draw_bars", "heading", "plot_changes", "save"]
-
 _BEFORE, _AFTER, _KNOWN, _RIGHT, _WRONG = "#b8c0cc", "#2f6fb3", "#d9822b", "#3a8f4d", "#c23b3b"
 _MARKS = {True: ("✓", _RIGHT), False: ("✗", _WRONG), None: ("", _AFTER)}
 

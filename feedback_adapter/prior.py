@@ -15,8 +15,6 @@ from feedback_adapter.errors import CheckpointError, DataError
 from feedback_adapter.gaussian import conditional, latent_move, nearest_covariance
 from feedback_adapter.installed import reason
 
-__all__ = ["JOINT", "LATENT", "RIDGE", "LabelPrior", "calm"]
-
 _EDGE = 1e-4
 """How near to 0 and 1 an expectation may come before it is made log-odds."""
 

@@ -18,8 +18,6 @@ from feedback_adapter.strategies.base import opinion_of
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
 
-__all__ = ["estimate_wrong"]
-
 
 def estimate_wrong(
     adapter: Adapter, images: Any, evidence: Evidence, *, apart: bool = False, batch: int = 64

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from feedback_adapter.errors import InputError
 
-__all__ = ["index_of", "indices"]
-
 
 def indices(rows: Any, count: int | None = None) -> Tensor:
     """The indices of some images, as a tensor (k,) of whole numbers.

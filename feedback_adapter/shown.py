@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-__all__ = ["Shown"]
-
 _MANY = 50
 """More known labels than these are shortened, where a number of predictions is asked for."""
 

@@ -13,8 +13,6 @@ from feedback_adapter.evidence.hierarchy import imagenet_labels
 from feedback_adapter.sites import frozen
 from feedback_adapter.transform import Transform
 
-__all__ = ["check_width", "labels_of", "transform_of_timm"]
-
 
 def labels_of(model: nn.Module) -> tuple[str, ...]:
     """The classes that a timm model notes: its label names, or ImageNet's, of 1,000 or more.

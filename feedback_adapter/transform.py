@@ -18,8 +18,6 @@ from torch import Tensor
 from feedback_adapter.errors import InputError, ModelError, OptionsError, PhotosError, did_you_mean
 from feedback_adapter.photos import Photo, as_rgb
 
-__all__ = ["CallableTransform", "PhotoTransform", "Transform", "pictures_of", "transform_of"]
-
 _INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 _LARGEST = 8192
 _MOST = 1e6

@@ -15,8 +15,6 @@ from feedback_adapter.sites import frozen
 from feedback_adapter.sites.nested import named_tensors
 from feedback_adapter.transform import PhotoTransform
 
-__all__ = ["check_alike"]
-
 _ROUNDING = 1e-6
 """How far outputs in float64 may be apart, as a share of the largest."""
 

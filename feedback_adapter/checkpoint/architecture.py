@@ -14,8 +14,6 @@ from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.networks import NETWORKS
 
-__all__ = ["Architecture", "harmless", "timm_name"]
-
 _WORDS = frozenset(
     "act_layer aa_layer attn_type block_type class_token conv_layer fc_norm global_pool "
     "mlp_layer norm_layer padding pool_type pos_embed rd_mode stem_type".split()

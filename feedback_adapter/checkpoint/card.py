@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from feedback_adapter.checkpoint.architecture import Architecture
 
-__all__ = ["FACTS", "Card", "page_of", "text_of"]
-
 FACTS = ("name", "summary", "data", "training", "metrics", "license")
 """The keys of a config that are a card's."""
 _SPLITS = ("train", "dev", "val", "validation", "test")

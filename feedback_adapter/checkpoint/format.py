@@ -34,27 +34,6 @@ from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.prior import LabelPrior
 
-__all__ = [
-    "CARD",
-    "CONFIG",
-    "FORMAT",
-    "OLD_CARD",
-    "OLD_CONFIG",
-    "STATISTICS",
-    "WEIGHTS",
-    "config_of",
-    "find",
-    "hashed",
-    "is_ours",
-    "read_card",
-    "read_config",
-    "read_json",
-    "read_priors",
-    "read_weights",
-    "sha256_of",
-    "shapes_of",
-]
-
 FORMAT = 2
 CONFIG, CARD = "feedback_adapter.json", "README.md"
 WEIGHTS, STATISTICS = "model.safetensors", "feedback_adapter.safetensors"

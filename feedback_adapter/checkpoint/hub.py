@@ -12,8 +12,6 @@ from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError
 
-__all__ = ["HUB", "LOCAL", "fetch", "push_to_hub"]
-
 HUB, LOCAL = "hf-hub:", "local-dir:"
 """How timm, and this library, name a repository on the hub, and a folder here."""
 _LEFT = ("config.json", "feedback_adapter.json", "feedback_adapter.safetensors")

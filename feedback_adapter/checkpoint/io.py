@@ -38,8 +38,6 @@ from feedback_adapter.prior import LabelPrior
 from feedback_adapter.strategies.solvers import solver_note, solver_of
 from feedback_adapter.transform import PhotoTransform, Transform
 
-__all__ = ["Checkpoint", "described", "read", "write"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:

@@ -12,8 +12,6 @@ from torch.overrides import TorchFunctionMode
 
 from feedback_adapter.errors import CheckpointError
 
-__all__ = ["apart", "facts_of", "outline_of"]
-
 _FREE = 2**24
 """Elements that a model may have beyond what its weights make likely: tables of positions."""
 _TRAINING = frozenset(["training", "p", "drop_prob", "grad_checkpointing", "inplace"])

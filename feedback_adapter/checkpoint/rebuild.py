@@ -16,8 +16,6 @@ from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.outline import apart, facts_of, outline_of
 from feedback_adapter.errors import CheckpointError
 
-__all__ = ["recover", "stem_channels"]
-
 _CLASSES = {
     "act_layer": "silu mish relu relu6 leaky_relu elu prelu celu selu gelu gelu_tanh quick_gelu "
     "sigmoid tanh hard_sigmoid hard_swish hard_mish identity",

@@ -12,8 +12,6 @@ from typing import Any, get_args
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.outputs import Kind
 
-__all__ = ["check", "is_plain_file", "only_data", "shortly"]
-
 _WIDEST = 8_192
 """Pixels: a picture of so many squared takes 0.8 GB."""
 

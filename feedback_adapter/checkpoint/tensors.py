@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from feedback_adapter.checkpoint.schema import only_data
 from feedback_adapter.errors import CheckpointError
 
-__all__ = ["check_shapes", "fill", "state_of"]
-
 _SPARSE = {
     str(layout).removeprefix("torch."): layout
     for layout in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)

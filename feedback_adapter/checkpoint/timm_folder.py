@@ -19,8 +19,6 @@ from feedback_adapter.checkpoint.schema import shortly
 from feedback_adapter.errors import CheckpointError, FeedbackAdapterError
 from feedback_adapter.timm_notes import transform_of_timm
 
-__all__ = ["TIMM_CONFIG", "timm_model", "write_timms"]
-
 TIMM_CONFIG = "config.json"
 _PICKLED = ("*.bin", "*.pth", "*.pt", "*.pth.tar", "*.ckpt", "*.pkl")
 _KEPT = (

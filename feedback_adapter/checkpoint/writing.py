@@ -36,8 +36,6 @@ from feedback_adapter.checkpoint.timm_folder import TIMM_CONFIG, write_timms
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.prior import LabelPrior
 
-__all__ = ["free", "write_folder"]
-
 _STAGING = ".saving-"
 _HOUR = 3600.0
 """Seconds after which a folder of that name is of a save that was killed."""

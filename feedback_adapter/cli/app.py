@@ -22,8 +22,6 @@ from feedback_adapter.cli import demo, labels, plugins, refine, sites, zoo
 from feedback_adapter.cli.commands import WithPlugins
 from feedback_adapter.errors import FeedbackAdapterError
 
-__all__ = ["app", "main"]
-
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 """click's UsageError, of which typer may have a copy of its own: a word that no command takes."""
 

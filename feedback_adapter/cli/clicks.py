@@ -11,8 +11,6 @@ from feedback_adapter.errors import OptionsError
 if TYPE_CHECKING:
     from feedback_adapter.evidence.pixels import Pixels
 
-__all__ = ["clicked"]
-
 
 def clicked(clicks: Sequence[str], radius: float | None, photos: Sequence[Path]) -> Pixels | None:
     """What clicks on photos say, which a `Transform` shows the model as a whole.

@@ -17,8 +17,6 @@ from typer.core import TyperCommand, TyperGroup
 from feedback_adapter.errors import PluginError, did_you_mean
 from feedback_adapter.installed import entry_points, origin, reason
 
-__all__ = ["GROUP", "Commands", "WithPlugins", "load"]
-
 GROUP = "feedback_adapter_commands"
 
 

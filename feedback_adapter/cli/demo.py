@@ -16,8 +16,6 @@ from feedback_adapter.errors import DataError
 if TYPE_CHECKING:
     from feedback_adapter.refinement import Change, Refinement
 
-__all__ = ["demo"]
-
 MOVES, TOLD = 10, 4
 """How many labels are shown at most: of those that moved, and of those that are told."""
 

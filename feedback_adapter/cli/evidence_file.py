@@ -18,8 +18,6 @@ from feedback_adapter.errors import EvidenceError, did_you_mean
 if TYPE_CHECKING:
     from feedback_adapter.evidence.base import Evidence
 
-__all__ = ["Row", "evidence_of", "read_rows", "rows_of"]
-
 OURS = FILE, KNOW, KNOW_NOT, COARSE, TEXT = "file", "know", "know_not", "know_coarse", "text"
 
 

@@ -12,8 +12,6 @@ from feedback_adapter.errors import EvidenceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["list_labels"]
-
 
 def list_labels(
     checkpoint: Annotated[

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from feedback_adapter.evidence.base import Evidence
 
-__all__ = ["ALWAYS_UNCLEAR", "PHOTOS", "Photo"]
-
 ALWAYS_UNCLEAR = (
     "photo picture color colorful bright large big small little huge look view number "
     "left right back set show body object make area distance day young old adult day "

@@ -9,8 +9,6 @@ import typer
 
 from feedback_adapter.cli.common import print_json, print_table
 
-__all__ = ["list_plugins"]
-
 
 def list_plugins(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from feedback_adapter.explain import Explanation
     from feedback_adapter.refinement import Refinement
 
-__all__ = ["refine"]
-
 DEFAULT = "caption-words-lite0"
 
 

@@ -13,8 +13,6 @@ from feedback_adapter.errors import CheckpointError, ModelError, did_you_mean
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
 
-__all__ = ["sites"]
-
 LARGEST = 8192
 """An image of more pixels on a side takes gigabytes in any network."""
 

@@ -11,8 +11,6 @@ from feedback_adapter.cli.commands import Commands
 from feedback_adapter.cli.common import console, print_json, print_table
 from feedback_adapter.errors import FeedbackAdapterError
 
-__all__ = ["app"]
-
 app = typer.Typer(cls=Commands, help="The trained checkpoints at hand.", no_args_is_help=True)
 
 _ANSWERS = {True: "yes", False: "no", None: "damaged"}

@@ -17,8 +17,6 @@ from feedback_adapter.evidence.certain import LIMIT, Certain, consistent
 from feedback_adapter.evidence.given import everywhere
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["BoundLabels", "rows_of"]
-
 
 class BoundLabels(Evidence):
     """Labels as tensors: per output the target and the weight of each variable.

@@ -21,8 +21,6 @@ from feedback_adapter.networks.decoder import END, START, UNKNOWN, CaptionDecode
 from feedback_adapter.networks.decoding import beam_search
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["Captions", "parse_caption", "tokenise", "write_captions"]
-
 _PAD = -1
 
 

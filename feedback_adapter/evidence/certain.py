@@ -13,8 +13,6 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["LIMIT", "Certain", "CertainOnMap", "consistent", "hold"]
-
 LIMIT = 1 - 1e-6
 """How certain a clamped posterior can be at most. The limit keeps its logits finite."""
 

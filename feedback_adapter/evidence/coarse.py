@@ -22,8 +22,6 @@ from feedback_adapter.evidence.hierarchy import Groups, members_of
 from feedback_adapter.names import find, place
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["Coarse", "parse_coarse"]
-
 Through = Literal["classes", "head", "both"]
 
 

@@ -15,8 +15,6 @@ from feedback_adapter.evidence.certain import Certain
 from feedback_adapter.evidence.mistakes import Wrong, believed, estimate, estimate_each
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["DoubtfulLabels"]
-
 
 class DoubtfulLabels(BoundLabels):
     """Labels as tensors, with how often they are told wrong.

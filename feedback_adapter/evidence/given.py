@@ -13,8 +13,6 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError, did_you_mean
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["everywhere", "is_text", "output_of", "per_image", "plain", "repeated", "short", "unit"]
-
 
 def short(value: Any) -> str:
     """What a value looks like in a message, at most 80 characters."""

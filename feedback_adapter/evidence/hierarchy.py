@@ -16,8 +16,6 @@ from feedback_adapter.errors import EvidenceError, did_you_mean
 from feedback_adapter.evidence.given import short
 from feedback_adapter.names import find, place, singular
 
-__all__ = ["Groups", "WordNet", "imagenet_labels", "members_of"]
-
 Groups = Mapping[str, Sequence[str]]
 """A hierarchy of one level: `{coarse class: its fine labels}`."""
 

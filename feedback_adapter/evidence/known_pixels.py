@@ -20,8 +20,6 @@ from feedback_adapter.evidence.given import everywhere
 from feedback_adapter.evidence.painting import Mark, Size, paint
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["ImageMarks", "KnownPixels"]
-
 
 @dataclasses.dataclass(frozen=True)
 class ImageMarks:

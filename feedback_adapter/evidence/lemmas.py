@@ -11,8 +11,6 @@ from collections.abc import Callable
 
 from feedback_adapter.errors import DataError
 
-__all__ = ["lemma"]
-
 # Frequent words that simplemma's English dictionary gets wrong ("playe", "swinge") or
 # leaves as they are.
 _CORRECTIONS = {

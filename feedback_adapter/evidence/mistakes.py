@@ -17,8 +17,6 @@ from torch import Tensor
 
 from feedback_adapter.options import check, within
 
-__all__ = ["CERTAIN", "Wrong", "believed", "estimate", "estimate_each"]
-
 PRIOR = (0.5, 50.0)
 """Beta prior of an image's share of wrong labels: as if .5 of 50.5 labels had been seen wrong.
 Chosen on dev: a stronger one costs robustness, a weaker one precision where nothing is wrong."""

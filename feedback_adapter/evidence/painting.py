@@ -16,8 +16,6 @@ from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError
 
-__all__ = ["Box", "Line", "Mark", "Size", "fitted", "paint", "pixels_of"]
-
 Size = tuple[int, int]
 """Height and width."""
 

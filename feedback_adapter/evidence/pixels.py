@@ -21,8 +21,6 @@ from feedback_adapter.names import place
 from feedback_adapter.outputs import Output
 from feedback_adapter.rows import indices
 
-__all__ = ["Pixels", "parse_click", "parse_pixels"]
-
 _GIVEN = {
     "mask": "Masks",
     "boxes": "Boxes",

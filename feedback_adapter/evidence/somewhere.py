@@ -19,8 +19,6 @@ from feedback_adapter.evidence.certain import LIMIT, Certain, CertainOnMap
 from feedback_adapter.evidence.given import everywhere
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["Somewhere", "log_odds_of", "log_somewhere"]
-
 EDGE = math.log(LIMIT) - math.log1p(-LIMIT)
 """Log-odds of what is as certain as a posterior can be."""
 

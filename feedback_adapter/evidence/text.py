@@ -31,8 +31,6 @@ from feedback_adapter.evidence.lemmas import lemma
 from feedback_adapter.options import above, check, within
 from feedback_adapter.outputs import Output, Outputs
 
-__all__ = ["Reliability", "Text", "mentions", "parse_text"]
-
 _TOKEN = re.compile(r"[a-z0-9]+(?:['-][a-z]+)*|[.,;:!?]")
 _NEGATIONS = frozenset("no not without never none nobody nothing neither nor n't".split())
 _SCOPE = 3

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
     from feedback_adapter.refinement import Refinement
 
-__all__ = ["EXACT", "Asked", "MissingCaptumError", "can_explain", "explain"]
-
 EXACT = 10
 """With at most so many pieces of evidence Shapley values are exact: at most 1,024 refinements."""
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-__all__ = ["SCHEMA", "Contribution", "Explanation"]
-
 SCHEMA = 1
 """Version of what `Explanation.to_dict` returns."""
 

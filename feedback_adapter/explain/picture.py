@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from feedback_adapter.explain.explanation import Explanation
 
-__all__ = ["draw"]
-
 _UP, _DOWN = "#2f6fb3", "#d9662b"
 
 

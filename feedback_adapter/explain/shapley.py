@@ -14,8 +14,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Value", "exact", "sampled"]
-
 Value = Callable[[frozenset[int]], Tensor]
 """What comes of some of the items, by number: a tensor, of the same shape for all of them."""
 

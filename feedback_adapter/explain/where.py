@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from feedback_adapter.sites.site import layout_of
 
-__all__ = ["Grid", "Maps", "maps_of"]
-
 STEPS = 8
 """Points between the two activations at which the gradient is taken for the map of the change."""
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from feedback_adapter.networks.decoder import CaptionDecoder
 
-__all__ = ["Captioner"]
-
 
 class Captioner(nn.Module):
     """A timm model with its classifier, and a caption decoder on the same pooled features.

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["END", "START", "UNKNOWN", "CaptionDecoder", "Memory"]
-
 START, END, UNKNOWN = 0, 1, 2
 """The first three entries of every vocabulary: `<start>`, `<end>` and `<unknown>`."""
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from feedback_adapter.networks.decoder import END, START, UNKNOWN, CaptionDecoder, Memory
 
-__all__ = ["beam_search"]
-
 
 @torch.no_grad()
 def beam_search(

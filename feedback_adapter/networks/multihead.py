@@ -12,8 +12,6 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-__all__ = ["MultiHead"]
-
 
 class MultiHead(nn.Module):
     """A timm model's pooled features, and a linear layer on them for each output.

@@ -15,8 +15,6 @@ from torch import Tensor
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
 
-__all__ = ["Criterion", "Hidden", "average_precision", "hide", "likelihood", "precision"]
-
 Criterion = Callable[[Outputs], Tensor]
 """Scores a batch's outputs: (units,) float64, 0 for the unrefined model's, more is better."""
 

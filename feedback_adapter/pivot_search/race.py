@@ -40,8 +40,6 @@ from feedback_adapter.strategies.base import Facts
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
 
-__all__ = ["Choice", "Search", "Trial", "choose_pivots", "race"]
-
 BEHIND = 3.0
 """So many standard errors below the best, a setting leaves the race."""
 

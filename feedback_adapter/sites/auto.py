@@ -15,8 +15,6 @@ from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site, SiteInfo
 from feedback_adapter.sites.tail import Tail
 
-__all__ = ["Automatic", "middle", "on_two", "reaches_all", "spread"]
-
 T = TypeVar("T")
 
 Read = Callable[[Any], Mapping[str, Tensor]]

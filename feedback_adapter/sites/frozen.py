@@ -27,8 +27,6 @@ from feedback_adapter.sites.intercept import answer, intercept, surely
 from feedback_adapter.sites.nested import is_dense
 from feedback_adapter.sites.torch_patches import Change, ThreadState, shortcuts_off
 
-__all__ = ["frozen", "same_bits"]
-
 _lock = threading.Lock()
 
 

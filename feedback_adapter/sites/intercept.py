@@ -17,8 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Handler", "answer", "intercept", "plain_call", "surely"]
-
 Handler = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 
 _local = threading.local()

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Kept"]
-
 _OWN = frozenset(vars(nn.Module())) - {"_buffers"}
 """What every module has; `frozen` sees to buffers, which a forward pass may write to."""
 

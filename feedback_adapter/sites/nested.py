@@ -12,8 +12,6 @@ from torch import Tensor
 
 from feedback_adapter.errors import ModelError
 
-__all__ = ["is_dense", "map_tensors", "named_tensors", "pick", "replace_tensor"]
-
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):

@@ -28,8 +28,6 @@ from feedback_adapter.sites.saved import SavedTensor
 from feedback_adapter.sites.site import INPUT, Site
 from feedback_adapter.sites.torch_patches import storage_of
 
-__all__ = ["paths_of", "record"]
-
 
 class _InputIsWrittenError(BaseException):
     """The model is about to modify the user's images: not for models to catch."""

@@ -17,8 +17,6 @@ from feedback_adapter.sites.saved import SavedTensor
 from feedback_adapter.sites.site import Site
 from feedback_adapter.sites.torch_patches import storage_of
 
-__all__ = ["Call", "Recording"]
-
 
 class Call:
     """One call of one module in a recorded forward pass.

@@ -14,8 +14,6 @@ from feedback_adapter.sites.recording import Call, Recording
 from feedback_adapter.sites.saved import SavedTensor
 from feedback_adapter.sites.site import Site
 
-__all__ = ["Edit", "Replay"]
-
 Edit = Callable[[Tensor], Tensor]
 """Makes the activation to go on with from the one that arrives at a pivot."""
 

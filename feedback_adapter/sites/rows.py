@@ -21,8 +21,6 @@ from feedback_adapter.sites.nested import is_dense, named_tensors
 from feedback_adapter.sites.recorder import paths_of
 from feedback_adapter.sites.site import INPUT, Site
 
-__all__ = ["RowCheck", "not_by_image"]
-
 _Sums = dict[int, Tensor]
 """By dimension whose size is a multiple of the batch's: sums over all others; or nothing."""
 

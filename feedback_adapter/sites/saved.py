@@ -7,8 +7,6 @@ import weakref
 import torch
 from torch import Tensor
 
-__all__ = ["SavedTensor"]
-
 
 class SavedTensor:
     """A tensor that a finished call returned: its value, a copy of it, or a placeholder.

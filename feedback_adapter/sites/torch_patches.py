@@ -21,18 +21,6 @@ from torch._dynamo import eval_frame
 from torch.nn import attention, functional
 from torch.utils import _python_dispatch, checkpoint
 
-__all__ = [
-    "PRIVATE_NAMES",
-    "Change",
-    "ThreadState",
-    "rewriting",
-    "shortcuts_off",
-    "storage_of",
-    "uncompiled",
-    "unwrapped",
-    "weights_of",
-]
-
 PRIVATE_NAMES = (
     "torch._C._functorch.peek_interpreter_stack",
     "torch._dynamo.eval_frame.DynamoStance",

@@ -10,8 +10,6 @@ from feedback_adapter.refinement import Refinement
 from feedback_adapter.strategies.base import Facts, Problem, Strategy
 from feedback_adapter.strategies.plane import exact
 
-__all__ = ["Clamp", "ClampOptions", "where_it_is_enough"]
-
 STATUS = "converged: what is known is held fixed, and the network is as it was"
 """Status of an image."""
 

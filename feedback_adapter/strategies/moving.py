@@ -20,8 +20,6 @@ from feedback_adapter.sites import Edit, Site
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.plane import exact
 
-__all__ = ["Moving", "Point", "clones", "or_zeros"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Point:

@@ -19,8 +19,6 @@ from feedback_adapter.strategies.loop import iterate
 from feedback_adapter.strategies.moving import Moving, Point, clones, or_zeros
 from feedback_adapter.strategies.plane import Plane, exact, like
 
-__all__ = ["Newton", "NewtonOptions"]
-
 SHORTER = 0.25
 """What is left of a step after which the objective is higher than before it."""
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.outputs import Outputs
 
-__all__ = ["Plane", "exact", "like"]
-
 SEARCH = 6
 """Iterations, at most, of the search in the plane, which costs next to nothing."""
 

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from feedback_adapter.errors import FeedbackAdapterError
 
-__all__ = ["ConformanceError", "close", "require"]
-
 
 class ConformanceError(FeedbackAdapterError, AssertionError):
     """A plugin breaks a promise that the library relies on."""

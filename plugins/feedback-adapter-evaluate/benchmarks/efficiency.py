@@ -67,7 +67,8 @@ def main(
     known = torch.from_numpy(next(iter(protocol.masks(truth.shape[1], 100))))
     parts = split(len(photos), BATCH)
     prepared = [adapter.prepare(photos[rows], pivots=pivot) for rows in parts]
-    shipped = {"strategy": "residual", **STOPS, **adapter.defaults.options}
+    tuned = {adapter.defaults.strategy: adapter.defaults.options, **adapter.defaults.others}
+    shipped = {"strategy": "residual", **STOPS, **tuned["residual"]}
     methods: dict[str, dict[str, Any]] = {}
     for name in method or METHODS:
         own = METHODS[name]

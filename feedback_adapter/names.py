@@ -7,8 +7,8 @@ import functools
 import numbers
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from feedback_adapter.errors import EvidenceError, ModelError, did_you_mean
 
@@ -40,17 +40,16 @@ def label_list(labels: Any) -> tuple[str, ...]:
         (('0', '1', '2'), ('cat', 'dog'))
     """
     if isinstance(labels, Mapping):
-        labels = _by_id(dict(cast("Mapping[Any, Any]", labels)))
+        labels = _by_id(dict(labels))
     items: Any = None
     if not isinstance(labels, (str, bytes, set, frozenset)):
         with contextlib.suppress(TypeError, ValueError, RuntimeError):
             items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if not isinstance(items, list):
-        kind = type(cast("object", labels)).__name__
+        kind = type(labels).__name__
         raise ModelError(
             f"labels is a {kind}: give a list with a name for each entry of the output, in order."
         )
-    items = cast("list[Any]", items)
     for index, item in enumerate(items):
         if not isinstance(item, (str, numbers.Real)) or item != item:
             raise ModelError(f"Label {index} is {item!r}: each must be a text or a number.")
@@ -114,24 +113,17 @@ def _parts(name: str) -> list[str]:
 def _index(labels: tuple[str, ...], form: int) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
-        for key in (*dict.fromkeys(_FORMS[form](label)),):
+        for key in dict.fromkeys(_FORMS[form](label)):
             found.setdefault(key, []).append(place)
     return found
 
 
-def _exact(name: str) -> list[str]:
-    return [name]
-
-
-def _normal(name: str) -> list[str]:
-    return [normal(name)]
-
-
-def _singulars(name: str) -> list[str]:
-    return [singular(name)]
-
-
-_FORMS = (_exact, _normal, _singulars, _parts)
+_FORMS: tuple[Callable[[str], list[str]], ...] = (
+    lambda name: [name],
+    lambda name: [normal(name)],
+    lambda name: [singular(name)],
+    _parts,
+)
 """Forms in which a word and a label are compared, the closest first."""
 
 

@@ -77,7 +77,7 @@ number from 0 on, at most 1,000,000.
 def whole(least: int, most: int = 1_000_000) -> Rule:
     """A whole number from `least` to `most`."""
     return Rule(
-        lambda value: _is_number(value, numbers.Integral) and least <= value <= most,
+        lambda value: is_number(value, numbers.Integral) and least <= value <= most,
         f"a whole number from {least} on, at most {most:,}",
         int,
     )
@@ -85,12 +85,12 @@ def whole(least: int, most: int = 1_000_000) -> Rule:
 
 def above(bound: float) -> Rule:
     """A finite number larger than `bound`."""
-    return Rule(lambda value: _is_number(value) and value > bound, f"above {bound:g}", _plain)
+    return Rule(lambda value: is_number(value) and value > bound, f"above {bound:g}", _plain)
 
 
 def at_least(bound: float) -> Rule:
     """A finite number, `bound` or larger."""
-    return Rule(lambda value: _is_number(value) and value >= bound, f"at least {bound:g}", _plain)
+    return Rule(lambda value: is_number(value) and value >= bound, f"at least {bound:g}", _plain)
 
 
 def within(low: float, high: float, *, ends: str = "[]") -> Rule:
@@ -104,7 +104,7 @@ def within(low: float, high: float, *, ends: str = "[]") -> Rule:
     """
 
     def holds(value: Any) -> bool:
-        if not _is_number(value) or not low <= value <= high:
+        if not is_number(value) or not low <= value <= high:
             return False
         return not (ends[0] == "(" and value == low) and not (ends[1] == ")" and value == high)
 
@@ -184,7 +184,7 @@ def _plain(value: Any) -> float:
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
-def _is_number(value: object, kind: type[numbers.Real] = numbers.Real) -> bool:
+def is_number(value: object, kind: type[numbers.Real] = numbers.Real) -> bool:
     """Whether it is a finite number that a float can hold; True and False aren't."""
     try:
         return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)

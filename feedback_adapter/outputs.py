@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -256,7 +256,7 @@ def read(value: Any, specs: Mapping[str, Output]) -> Outputs:
 
 def _called(name: str, value: Any) -> Any:
     """The tensor of a model's return value that has a name; all of the value if none has."""
-    named = cast("Mapping[Any, Any]", value) if isinstance(value, Mapping) else {}
+    named = value if isinstance(value, Mapping) else {}
     found = named.get(name, getattr(value, name, None))
     return found if isinstance(found, Tensor) else value
 

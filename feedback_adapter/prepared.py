@@ -135,8 +135,7 @@ class Prepared:
         Args:
             read: Makes `Outputs` of what the model returned.
         """
-        found = read(self.tail.value)
-        return Outputs({name: value.clone() for name, value in found.items()}, found.specs)
+        return read(self.tail.value).clone()
 
     def __repr__(self) -> str:
         names = [site.name for site in self.pivots]

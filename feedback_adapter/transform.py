@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -221,12 +221,11 @@ def transform_of(transform: object) -> PhotoTransform | None:
             "function from a Pillow image to a tensor (channels, height, width)."
         )
     trial = Image.linear_gradient("L").resize((640, 480)).convert("RGB")
-    function = cast("Callable[[Image.Image], Any]", transform)
     try:
-        height, width = _transformed(function, trial).shape[-2:]
+        height, width = _transformed(transform, trial).shape[-2:]
     except InputError as error:
         raise ModelError(f"transform can't be used, tried on a grey photo. {error}") from error
-    return CallableTransform(function, (height, width))
+    return CallableTransform(transform, (height, width))
 
 
 def opened(
@@ -246,7 +245,7 @@ def opened(
     if isinstance(images, Tensor) and (transform is None or images.dtype != torch.uint8):
         return images
     several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
-    photos = cast("list[Any]", list(images) if several else [images])
+    photos: list[Any] = list(images) if several else [images]
     readable = isinstance(images, Tensor) or all(isinstance(photo, _PHOTOS) for photo in photos)
     if not photos or not readable:
         return images

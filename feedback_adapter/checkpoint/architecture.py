@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -120,7 +120,7 @@ def harmless(arguments: Mapping[str, Any], *, texts: bool = False) -> None:
     """
     for name, value in arguments.items():
         if texts and isinstance(value, Mapping):
-            harmless(cast("Mapping[str, Any]", value), texts=True)
+            harmless(value, texts=True)
             continue
         if name not in _HARMLESS and any(word in name.lower() for word in _FETCH):
             raise CheckpointError(

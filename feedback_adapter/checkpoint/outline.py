@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,11 +93,11 @@ def apart(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
-        return all(_is_plain(part) for part in cast("list[Any]", value))
+        return all(_is_plain(part) for part in value)
     return value is None or isinstance(value, bool | int | float | str | type | types.FunctionType)
 
 
 def _said(value: Any) -> Any:
     if isinstance(value, tuple | list):
-        return tuple(_said(part) for part in cast("list[Any]", value))
+        return tuple(_said(part) for part in value)
     return getattr(value, "__qualname__", value)

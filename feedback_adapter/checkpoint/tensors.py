@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ def state_of(model: nn.Module, dtype: str) -> tuple[dict[str, Tensor], dict[str,
     for name, value in state.items():
         if name in extra:
             continue
-        tensor = cast("Tensor", value).detach()
+        tensor: Tensor = value.detach()
         if tensor.is_meta:
             raise CheckpointError(f"{name!r} is on the meta device: it has no numbers to save.")
         layout = str(tensor.layout).removeprefix("torch.")

@@ -163,7 +163,7 @@ def _check(config: dict[str, Any]) -> None:
             raise CheckpointError(f"{key!r} is {shortly(part)}: it must be an object.")
     harmless(kwargs)
     size = note.get("input_size", [3, 224, 224])
-    whole = isinstance(size, list) and all(type(n) is int for n in cast("list[Any]", size))
+    whole = isinstance(size, list) and all(type(n) is int for n in size)
     if not whole or len(size) != 3 or not all(0 < n <= _WIDEST for n in size):
         raise CheckpointError(
             f"'pretrained_cfg.input_size' is {shortly(size)}: it must be three whole numbers from "

@@ -12,7 +12,7 @@ import copy
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -187,7 +187,7 @@ class Unbound(Evidence):
         """See `Evidence.take`."""
         taken, value = copy.copy(self), getattr(self, self.said)
         if isinstance(value, list):
-            chosen = indices(rows, len(cast("list[Any]", value)))
+            chosen = indices(rows, len(value))
             setattr(taken, self.said, [value[row] for row in chosen.tolist()])
         return taken
 

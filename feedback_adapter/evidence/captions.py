@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +50,7 @@ class Captions(Unbound):
         confidence: float = 1.0,
         output: str | None = None,
     ) -> None:
-        self.captions = per_image(captions, _is_caption, "The caption", "a string or several")
+        self.captions = per_image(captions, "The caption", "a string or several")
         self.confidence, self.output = unit(confidence, "confidence"), output
 
     def bind(self, specs: Mapping[str, Output], batch: int) -> Evidence:
@@ -147,13 +146,6 @@ def tokenise(caption: str) -> list[str]:
 def parse_caption(text: str) -> Captions:
     """Make evidence of a caption that is given on the command line."""
     return Captions(text)
-
-
-def _is_caption(value: object) -> bool:
-    """Whether it is a caption, or several of one image."""
-    if isinstance(value, (tuple, list)):
-        return all(isinstance(item, str) for item in cast("Sequence[object]", value))
-    return isinstance(value, str)
 
 
 def _writer(specs: Mapping[str, Output], output: str | None) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence, Unbound
+from feedback_adapter.evidence.bound import rows_of
 from feedback_adapter.evidence.certain import LIMIT, Certain, consistent
 from feedback_adapter.evidence.given import everywhere, output_of, per_image, repeated, short, unit
 from feedback_adapter.evidence.hierarchy import Groups, members_of
@@ -70,7 +71,7 @@ class Coarse(Unbound):
             raise EvidenceError(
                 f"through={short(through)} is not possible: {get_args(Through)} are."
             )
-        self.classes = per_image(classes, _is_class, "The coarse class", "a name")
+        self.classes = per_image(classes, "The coarse class", "a name")
         self.hierarchy, self.output = hierarchy, output
         self.through: Through = through
         self.confidence = unit(confidence, "confidence")
@@ -180,8 +181,8 @@ class _Sets(Evidence):
         return everywhere(outputs, known)
 
     def take(self, rows: Tensor) -> _Sets:
-        masks = {name: mask[rows.to(mask.device)] for name, mask in self.masks.items()}
-        return _Sets(masks, self.confidence[rows.to(self.confidence.device)], self.stated)
+        confidence = self.confidence[rows.to(self.confidence.device)]
+        return _Sets(rows_of(self.masks, rows), confidence, self.stated)
 
     def _inside(self, outputs: Outputs) -> dict[str, tuple[Tensor, Tensor]]:
         """Each mask, and the log-probability (batch,) that one of its labels holds."""
@@ -216,13 +217,6 @@ def log_any(logits: Tensor, mask: Tensor) -> Tensor:
 def parse_coarse(text: str) -> Coarse:
     """Make evidence of a coarse class on the command line: `dog`, or `dog|cat` for either."""
     return Coarse([tuple(name.strip() for name in text.split("|"))])
-
-
-def _is_class(value: object) -> bool:
-    """Whether it is a coarse class's name, or several."""
-    if isinstance(value, str):
-        return True
-    return isinstance(value, (tuple, list)) and all(isinstance(name, str) for name in value)
 
 
 def _mask(

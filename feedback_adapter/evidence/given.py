@@ -36,14 +36,32 @@ def plain(value: Any) -> Any:
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_nan(item) for item in cast("list[Any]", value)]
+        return [_without_nan(item) for item in value]
     missing = isinstance(value, float) and math.isnan(value)
     return None if missing or type(value).__name__ in ("NAType", "NaTType") else value
 
 
-def is_text(value: object) -> bool:
-    """Whether it is a string."""
-    return isinstance(value, str)
+def is_texts(value: Any) -> bool:
+    """Whether it is a string, or a list or tuple of them."""
+    return isinstance(value, str) or (
+        isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+    )
+
+
+def as_tensor(value: Any, what: str) -> Tensor:
+    """A tensor, an array or lists of numbers as a dense tensor on the CPU.
+
+    Raises:
+        EvidenceError: It makes none; `what`, with `{}` for the value, begins that sentence.
+    """
+    try:
+        own = isinstance(value, Tensor)
+        tensor = value.detach().cpu() if own else torch.as_tensor(value, device="cpu")
+        if tensor.is_complex() or tensor.is_quantized:
+            raise TypeError(f"its type is {tensor.dtype}")
+        return tensor.to_dense()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise EvidenceError(f"{what.format(short(value))} makes no tensor: {error}") from error
 
 
 def unit(value: Any, what: str) -> float:
@@ -63,14 +81,14 @@ def unit(value: Any, what: str) -> float:
     raise EvidenceError(f"{what} is {said}: it must be a number from 0{means}.")
 
 
-def per_image(value: Any, fits: Callable[[Any], bool], what: str, possible: str) -> Any:
+def per_image(value: Any, what: str, possible: str, fits: Callable[[Any], bool] = is_texts) -> Any:
     """One thing for all images, or a list with one for each image or `None`.
 
     Args:
         value: What was given.
-        fits: Whether a thing can be what is known of an image.
         what: What it is, as the beginning of a sentence: "The text".
         possible: What it may be, as the end of one: "a string".
+        fits: Whether a thing can be what is known of an image.
 
     Returns:
         The thing, or a list of them; arrays and columns are lists then, with `None` for NaN.
@@ -85,7 +103,7 @@ def per_image(value: Any, fits: Callable[[Any], bool], what: str, possible: str)
         raise EvidenceError(
             f"{what} is {short(value)}: it must be {possible}, or a list with one per image."
         )
-    items: list[Any] = list(cast("Sequence[Any]", value))
+    items: list[Any] = list(value)
     for image, item in enumerate(items):
         if item is not None and not fits(item):
             raise EvidenceError(
@@ -102,13 +120,12 @@ def repeated(value: Any, batch: int, what: str) -> list[Any]:
     """
     if not isinstance(value, list):
         return [value] * batch
-    items = cast("list[Any]", value)
-    if len(items) != batch:
+    if len(value) != batch:
         raise EvidenceError(
-            f"{what} are given for {len(items)} images, but the batch has {batch}. Give one per "
+            f"{what} are given for {len(value)} images, but the batch has {batch}. Give one per "
             "image (None where nothing is known), or one for all."
         )
-    return items
+    return value
 
 
 def output_of(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from feedback_adapter.evidence.base import All, Evidence, Unbound
 from feedback_adapter.evidence.bound import BoundLabels
 from feedback_adapter.evidence.certain import consistent
 from feedback_adapter.evidence.doubtful import DoubtfulLabels
-from feedback_adapter.evidence.given import output_of, per_image, plain, repeated, short, unit
+from feedback_adapter.evidence.given import as_tensor, output_of, per_image, plain, repeated, unit
 from feedback_adapter.evidence.mistakes import CERTAIN, Wrong
 from feedback_adapter.evidence.somewhere import Somewhere
 from feedback_adapter.names import find, place
@@ -81,7 +81,9 @@ class Labels(Unbound):
                     "Labels takes {label: value} or a list of them, not "
                     f"{type(values).__name__}. To know that a dog is there: Labels({{'dog': 1}})."
                 )
-            rows = per_image(values, _is_row, "What is known", "{label: value}")
+            rows = per_image(
+                values, "What is known", "{label: value}", lambda row: isinstance(row, Mapping)
+            )
             self.values = [_checked(row or {}, f"In image {i} the") for i, row in enumerate(rows)]
         self.confidence: float | dict[str, float] = (
             {str(n): unit(v, f"The confidence of {n!r}") for n, v in confidence.items()}
@@ -191,8 +193,8 @@ class _TensorLabels(Unbound):
     """Labels of every variable of one output, as tensors that aren't checked by name."""
 
     def __init__(self, targets: Any, known: Any, output: str | None, wrong: Wrong | None) -> None:
-        targets = _tensor(targets, "targets").to(torch.get_default_dtype())
-        mask = ~targets.isnan() if known is None else _tensor(known, "known")
+        targets = as_tensor(targets, "targets is {}, which").to(torch.get_default_dtype())
+        mask = ~targets.isnan() if known is None else as_tensor(known, "known is {}, which")
         if targets.ndim != 2 or mask.dtype != torch.bool or mask.ndim not in (1, 2):
             raise EvidenceError(
                 f"targets must be (batch, labels), and known (batch, labels) or (labels,) of True "
@@ -303,10 +305,6 @@ def _fact(label: str, value: float) -> str:
     return label if value == 1 else f"no {label}" if value == 0 else f"{label}={value:g}"
 
 
-def _is_row(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
 def _checked(row: Mapping[Any, Any], the: str, *, lists: bool = False) -> dict[str, Any]:
     """`{label: value}` of numbers or `None`, and of lists of them where these are possible."""
 
@@ -317,7 +315,7 @@ def _checked(row: Mapping[Any, Any], the: str, *, lists: bool = False) -> dict[s
     for name, given in row.items():
         value = plain(given)
         if lists and isinstance(value, Sequence) and not isinstance(value, str):
-            checked[str(name)] = [number(item, name) for item in cast("Sequence[Any]", value)]
+            checked[str(name)] = [number(item, name) for item in value]
         elif value is None and given is not None:  # a NaN by itself, from an array
             unit(math.nan, f"{the} value of {name!r}")
         else:
@@ -341,17 +339,3 @@ class _Places:
                 f"Labels({{{label!r}: ...}}, output={found[0]!r})."
             )
         return self.columns[place(label, self.labels)]
-
-
-def _tensor(value: Any, what: str) -> Tensor:
-    try:
-        tensor = (
-            value.detach().cpu()
-            if isinstance(value, Tensor)
-            else torch.as_tensor(value, device="cpu")
-        )
-        if tensor.is_complex() or tensor.is_quantized:
-            raise TypeError(f"its type is {tensor.dtype}")
-        return tensor.to_dense()
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise EvidenceError(f"{what} is {short(value)}, which makes no tensor: {error}") from error

@@ -6,7 +6,7 @@ import copy
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,10 +14,11 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence, Unbound
 from feedback_adapter.evidence.certain import consistent
-from feedback_adapter.evidence.given import output_of, per_image, repeated, short, unit
+from feedback_adapter.evidence.given import as_tensor, output_of, per_image, repeated, short, unit
 from feedback_adapter.evidence.known_pixels import ImageMarks, KnownPixels
 from feedback_adapter.evidence.painting import Box, Line, Mark
 from feedback_adapter.names import place
+from feedback_adapter.options import is_number
 from feedback_adapter.outputs import Output
 from feedback_adapter.rows import indices
 
@@ -88,20 +89,11 @@ class Pixels(Unbound):
                 "Pixels(clicks=[(12, 9, 'car')])."
             )
         self.mask = _masks(mask)
-        self.boxes = _given(
-            boxes, _list_of(_is_box), "list of boxes", "a list of (x0, y0, x1, y1, label)"
-        )
-        self.scribbles = _given(
-            scribbles,
-            _list_of(_is_scribble),
-            "list of scribbles",
-            "a list of ([(x, y), ...], label)",
-        )
-        self.clicks = _given(
-            clicks, _list_of(_is_click), "list of clicks", "a list of (x, y, label)"
-        )
+        self.boxes = _marks(boxes, lambda m: _is_mark(m, 4), "boxes", "(x0, y0, x1, y1, label)")
+        self.scribbles = _marks(scribbles, _is_scribble, "scribbles", "([(x, y), ...], label)")
+        self.clicks = _marks(clicks, lambda m: _is_mark(m, 2), "clicks", "(x, y, label)")
         self.size = _given(size, _is_size, "size", "(height, width), whole numbers from 1 on")
-        if not (_is_number(radius) and radius >= 0):
+        if not (is_number(radius) and radius >= 0):
             raise EvidenceError(f"radius={short(radius)} must be a number of pixels from 0 on.")
         if not isinstance(ignore, numbers.Real):
             raise EvidenceError(f"ignore={short(ignore)} must be a number.")
@@ -224,34 +216,28 @@ def _given(value: Any, fits: Callable[[Any], bool], what: str, possible: str) ->
     """What was given for all images, or `_Each`."""
     if value is None:
         return None
-    checked = per_image(value, fits, f"The {what}", possible)
+    checked = per_image(value, f"The {what}", possible, fits)
     return checked if fits(checked) else _Each(checked)
+
+
+def _marks(value: Any, fits: Callable[[Any], bool], what: str, form: str) -> Any:
+    """Marks for all images, or `_Each`."""
+    return _given(value, lambda v: _is_list(v, fits), f"list of {what}", f"a list of {form}")
 
 
 def _masks(value: Any) -> Any:
     """A mask for all images (height, width), or `_Each`."""
     if value is None:
         return None
-    if isinstance(value, (list, tuple)):
-        items = cast("Sequence[Any]", value)
-        if any(item is None or hasattr(item, "shape") for item in items):
-            return _Each(None if item is None else _tensor(item) for item in items)
+    several = isinstance(value, (list, tuple))
+    if several and any(item is None or hasattr(item, "shape") for item in value):
+        return _Each(None if item is None else _tensor(item) for item in value)
     mask = _tensor(value)
     return mask if mask.ndim == 2 else _Each(mask)
 
 
 def _tensor(value: Any) -> Tensor:
-    try:
-        mask = (
-            value.detach().cpu()
-            if isinstance(value, Tensor)
-            else torch.as_tensor(value, device="cpu")
-        )
-        if mask.is_complex() or mask.is_quantized:
-            raise TypeError(f"its type is {mask.dtype}")
-        mask = mask.to_dense().to(torch.float32)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise EvidenceError(f"mask={short(value)} makes no tensor: {error}") from error
+    mask = as_tensor(value, "mask={}").to(torch.float32)
     if mask.ndim < 2 or 0 in mask.shape[-2:]:
         raise EvidenceError(
             f"mask is {tuple(mask.shape)}: it must be (height, width), or have one of these per "
@@ -290,54 +276,30 @@ def _agree(clicks: Sequence[Line], spec: Output, image: int) -> None:
             )
 
 
-def _is_number(value: Any) -> bool:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return real and math.isfinite(cast("float", value))
-
-
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    def all_fit(value: Any) -> bool:
-        return isinstance(value, (list, tuple)) and all(map(fits, cast("Sequence[Any]", value)))
-
-    return all_fit
+def _is_list(value: Any, fits: Callable[[Any], bool], count: int | None = None) -> bool:
+    """Whether it is a list or a tuple (of so many things) of which each fits."""
+    several = isinstance(value, (list, tuple)) and count in (None, len(value))
+    return several and all(map(fits, value))
 
 
 def _is_mark(value: Any, numbers_first: int) -> bool:
     """So many numbers, a label and maybe a value."""
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, (list, tuple)) or len(value) - numbers_first not in (1, 2):
         return False
-    items = cast("Sequence[Any]", value)
-    fits = len(items) - numbers_first in (1, 2) and all(map(_is_number, items[:numbers_first]))
-    return fits and isinstance(items[numbers_first], str)
-
-
-def _is_click(value: Any) -> bool:
-    return _is_mark(value, 2)
-
-
-def _is_box(value: Any) -> bool:
-    return _is_mark(value, 4)
+    return all(map(is_number, value[:numbers_first])) and isinstance(value[numbers_first], str)
 
 
 def _is_scribble(value: Any) -> bool:
     """Points, a label and maybe a value."""
     if not isinstance(value, (list, tuple)) or not value:
         return False
-    points, *said = cast("Sequence[Any]", value)
-    if not isinstance(points, (list, tuple)) or not points or not _is_mark(said, 0):
-        return False
-    return all(_is_point(point) for point in cast("Sequence[Any]", points))
+    points, *said = value
+    return _is_mark(said, 0) and _is_list(points, _is_point) and len(points) > 0
 
 
 def _is_point(value: Any) -> bool:
-    if not isinstance(value, (list, tuple)):
-        return False
-    items = cast("Sequence[Any]", value)
-    return len(items) == 2 and all(map(_is_number, items))
+    return _is_list(value, is_number, 2)
 
 
 def _is_size(value: Any) -> bool:
-    if not isinstance(value, (list, tuple)):
-        return False
-    items = cast("Sequence[Any]", value)
-    return len(items) == 2 and all(isinstance(n, int) and n > 0 for n in items)
+    return _is_list(value, lambda n: isinstance(n, int) and n > 0, 2)

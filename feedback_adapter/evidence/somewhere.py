@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from feedback_adapter.evidence.base import Evidence
+from feedback_adapter.evidence.bound import rows_of
 from feedback_adapter.evidence.certain import LIMIT, Certain, CertainOnMap
 from feedback_adapter.evidence.given import everywhere
 from feedback_adapter.outputs import Output, Outputs
@@ -89,9 +90,7 @@ class Somewhere(Evidence):
 
     def take(self, rows: Tensor) -> Somewhere:
         """See `Evidence.take`."""
-        target = {name: tensor[rows.to(tensor.device)] for name, tensor in self.target.items()}
-        weight = {name: tensor[rows.to(tensor.device)] for name, tensor in self.weight.items()}
-        return Somewhere(target, weight)
+        return Somewhere(rows_of(self.target, rows), rows_of(self.weight, rows))
 
     def _everywhere(self, outputs: Outputs, *, present: bool) -> dict[str, Tensor]:
         masks: dict[str, Tensor] = {}

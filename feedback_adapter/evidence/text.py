@@ -20,7 +20,6 @@ from feedback_adapter.errors import DataError, EvidenceError, did_you_mean
 from feedback_adapter.evidence.base import Evidence, Unbound
 from feedback_adapter.evidence.given import (
     everywhere,
-    is_text,
     output_of,
     per_image,
     repeated,
@@ -160,7 +159,7 @@ class Text(Unbound):
             raise EvidenceError(
                 f"reliability is {short(reliability)}: pass a Reliability(hit=0.4, false=0.02)."
             )
-        self.text = per_image(text, is_text, "The text", "a string")
+        self.text = per_image(text, "The text", "a string", lambda value: isinstance(value, str))
         self.reliability, self.output = reliability or Reliability(), output
         self.absent, self.confidence = unit(absent, "absent"), unit(confidence, "confidence")
 

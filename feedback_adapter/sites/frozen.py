@@ -217,11 +217,11 @@ class _State:
 
     def __init__(self, module: nn.Module, holders: frozenset[object]) -> None:
         self.module, self.holders, self.training = module, holders, module.training
-        here, buffers = vars(module), cast("Any", module._buffers)  # pyright: ignore[reportPrivateUsage]
+        here, buffers = vars(module), module._buffers  # pyright: ignore[reportPrivateUsage]
         self.names = here.copy()
         self.buffers: dict[str, Any] | None = None  # as for TorchScript's
         if isinstance(buffers, dict):
-            self.buffers = cast("dict[str, Any]", buffers.copy() if buffers else _EMPTY)
+            self.buffers = buffers.copy() if buffers else _EMPTY
         self.parts: list[tuple[Any, Any, Any]] = [
             (held, before := held.copy(), before)
             for held in (module._modules, module._parameters)  # pyright: ignore[reportPrivateUsage]
@@ -327,7 +327,7 @@ def _collect(
         seen: Ids of what has been looked into.
     """
     for value in values:
-        kind = cast("type[Any]", type(value))
+        kind = type(value)
         if isinstance(value, Tensor):
             tensors.append(value)
         elif kind in _PLAIN - {tuple} or isinstance(value, (nn.Module, type)) or id(value) in seen:

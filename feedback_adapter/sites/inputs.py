@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +63,9 @@ class Inputs:
         if isinstance(images, cls):
             inputs = images
         elif isinstance(images, Mapping):
-            inputs = cls((), {str(k): v for k, v in cast("Mapping[Any, Any]", images).items()})
+            inputs = cls((), {str(k): v for k, v in images.items()})
         elif isinstance(images, (tuple, list)):
-            inputs = cls(tuple(cast("list[Any]", images)))
+            inputs = cls(tuple(images))
         else:
             inputs = cls((images,))
         if not any(True for _ in named_tensors((inputs.args, inputs.kwargs))):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +15,12 @@ from feedback_adapter.errors import ModelError
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        mapping = cast("Mapping[Any, Any]", value)
-        names = [str(key) for key in mapping]
+        names = [str(key) for key in value]
         if len(set(names)) < len(names):  # such as 1 and "1"
-            names = [repr(key) for key in mapping]
-        yield from zip(names, mapping.values(), strict=True)
+            names = [repr(key) for key in value]
+        yield from zip(names, value.values(), strict=True)
     elif isinstance(value, (tuple, list)):
-        sequence = cast("list[Any]", value)
-        yield from ((str(index), item) for index, item in enumerate(sequence))
+        yield from ((str(index), item) for index, item in enumerate(value))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         yield from ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
 
@@ -62,15 +60,14 @@ def map_tensors(
     if not new:
         return value
     if isinstance(value, Mapping):
-        result = copy.copy(cast("dict[Any, Any]", value))
+        result: Any = copy.copy(value)
         for key, item in zip(list(result), new.values(), strict=True):
             result[key] = item
         return result
     if isinstance(value, tuple):
-        kind = cast("type[Any]", type(cast("Any", value)))
-        return tuple.__new__(kind, new.values())  # no constructor looks at what is in it
+        return tuple.__new__(type(value), new.values())  # no constructor looks at what is in it
     if isinstance(value, list):
-        result = copy.copy(cast("list[Any]", value))
+        result = copy.copy(value)
         result[:] = new.values()
         return result
     result = copy.copy(value)  # not dataclasses.replace: it would run __post_init__ again

@@ -181,7 +181,7 @@ def solver_of(note: Any) -> Any:
     """
     if not isinstance(note, Mapping):
         return note
-    settings = dict(cast("Mapping[str, Any]", note))
+    settings = dict(note)
     name = settings.pop("name", None)
     if not isinstance(name, str) or name not in SOLVERS:
         raise OptionsError(f"There is no solver {name!r}. {did_you_mean(name, SOLVERS)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,8 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
         state[f"{name}._version"] = None if tensor.is_inference() else tensor._version
     for path, module in model.named_modules():
         for key, value in vars(module).items():
-            names = cast("dict[str, Any]", value) if key in _BY_IDENTITY else None
-            held = _copy(value) if names is None else {k: id(item) for k, item in names.items()}
+            by_identity = key in _BY_IDENTITY
+            held = {k: id(item) for k, item in value.items()} if by_identity else _copy(value)
             state[f"{path or 'model'}.{key}"] = held
     return state
 
@@ -72,9 +72,9 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return id(value), value.detach().clone()
     if isinstance(value, dict):  # hooks, among others
-        return {key: _copy(item) for key, item in cast("dict[Any, Any]", value).items()}
+        return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_copy(item) for item in cast("list[Any]", value)]
+        return [_copy(item) for item in value]
     return value if isinstance(value, (bool, int, float, str)) else id(value)
 
 
@@ -84,9 +84,7 @@ def _same(before: Any, after: Any) -> bool:
             before.nan_to_num(), after.nan_to_num()
         )
     if isinstance(before, dict) and isinstance(after, dict):
-        old, new = cast("dict[Any, Any]", before), cast("dict[Any, Any]", after)
-        return list(old) == list(new) and all(_same(old[key], new[key]) for key in old)
+        return list(before) == list(after) and all(_same(before[key], after[key]) for key in before)
     if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
-        olds, news = cast("list[Any]", before), cast("list[Any]", after)
-        return len(olds) == len(news) and all(map(_same, olds, news))
+        return len(before) == len(after) and all(map(_same, before, after))
     return before is after or (type(before) is type(after) and bool(before == after))

@@ -1,41 +1,25 @@
 """`--evidence-file`: what is known of each of many photos, as a table in a CSV file.
 
-The column `file` names the photo. A column of the name of a label holds 1 (it is there), 0 (it
-isn't), a number between them, or nothing where it isn't known. The columns `know` and `know_not`
-hold labels with semicolons between them, `know_coarse` a coarse class, and `text` a text.
+A column such as `file` names the photo. What the others may hold: see `told.told`.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+from feedback_adapter.cli.told import IMAGE_COLUMNS, RESERVED, Told, image_column, told
 from feedback_adapter.errors import EvidenceError, did_you_mean
 
-if TYPE_CHECKING:
-    from feedback_adapter.evidence.base import Evidence
 
-OURS = FILE, KNOW, KNOW_NOT, COARSE, TEXT = "file", "know", "know_not", "know_coarse", "text"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What a line of the file says.
-
-    Args:
-        photo: The photo's path: what the file says, from the file's folder on.
-        labels: `{label: value}`, values in [0, 1].
-        coarse: Coarse classes of which the class is one; empty if none is known.
-        text: The text; empty if there is none.
-    """
+class Row(NamedTuple):
+    """What a line of the file says of a photo, whose path goes on from the file's folder."""
 
     photo: Path
-    labels: dict[str, float]
-    coarse: tuple[str, ...] = ()
-    text: str = ""
+    told: Told
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -58,7 +42,7 @@ def read_rows(path: Path) -> list[Row]:
     except (OSError, UnicodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise EvidenceError(f"{where} can't be read as a CSV file in UTF-8: {why}.") from error
-    columns = _columns(lines[0][1] if lines else [], where)
+    columns, file = _columns(lines[0][1] if lines else [], where)
     rows: list[Row] = []
     for number, cells in lines[1:]:
         here = f"{where}, line {number}"
@@ -66,61 +50,49 @@ def read_rows(path: Path) -> list[Row]:
             cells.pop()
         if len(cells) > len(columns):
             raise EvidenceError(f"{here} has {len(cells)} cells for {len(columns)} columns.")
-        given = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
-        rows.append(_row(given, path.parent, here))
+        given = dict(zip(columns, cells, strict=False))
+        photo = given.pop(file)
+        if not photo or "\0" in photo:
+            raise EvidenceError(f"{here} names no photo in the column {file!r}.")
+        try:
+            rows.append(Row(_place(path.parent, photo), told(given)))
+        except EvidenceError as error:
+            raise EvidenceError(f"{here}: {error}") from error
     if not rows:
         raise EvidenceError(f"{where} has no line after that of the column names.")
     return rows
 
 
-def _columns(names: list[str], where: str) -> list[str]:
-    """The first line, without what a spreadsheet appends; the columns of ours in lower case."""
+def _columns(names: list[str], where: str) -> tuple[list[str], str]:
+    """The first line, without what a spreadsheet appends, and which column names the photo."""
     while names and not names[-1]:
         names.pop()
-    columns = [name.lower() if name.lower() in OURS else name for name in names]
+    ours = (*RESERVED, *IMAGE_COLUMNS)
+    columns = [name.lower() if name.lower() in ours else name for name in names]
     begins = f"it begins with {names!r:.200}"
-    if FILE not in columns:
+    file = image_column(columns)
+    if file is None:
         other = next((mark for mark in ";\t" if len(names) == 1 and mark in names[0]), None)
         help_ = (
             f"Columns are separated by commas, and not by {other!r}."
             if other
-            else f"The column {FILE!r} names the photo."
+            else "The column 'file' names the photo."
         )
-        raise EvidenceError(f"{where} has no column {FILE!r}: {begins}. {help_}")
+        raise EvidenceError(f"{where} has no column 'file': {begins}. {help_}")
     twice = [name for name in dict.fromkeys(columns) if columns.count(name) > 1]
     if twice or "" in columns:
         what = f"two columns {twice[0]!r}" if twice else "a column without a name"
         raise EvidenceError(f"{where} has {what}: {begins}. Each column needs a name of its own.")
-    return columns
+    return columns, file
 
 
-def _row(given: dict[str, str], folder: Path, here: str) -> Row:
-    file = given.pop(FILE, "")
-    if not file or "\0" in file:
-        raise EvidenceError(f"{here} names no photo in the column {FILE!r}.")
-    coarse, text = given.pop(COARSE, ""), given.pop(TEXT, "")
-    labels: dict[str, float] = {}
-    for column, value in ((KNOW, 1.0), (KNOW_NOT, 0.0)):
-        for label in given.pop(column, "").split(";"):
-            if label.strip() and labels.setdefault(label.strip(), value) != value:
-                raise EvidenceError(
-                    f"{here} says that {label.strip()!r} is there and that it isn't."
-                )
-    for label, cell in given.items():
-        try:
-            value = float(cell)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= 1:
-            raise EvidenceError(
-                f"{here}, column {label!r} is {cell!r:.80}: it must be 1 (there), 0 (not there), a "
-                "number between them, or empty where it isn't known. Words go into the columns "
-                f"{', '.join(map(repr, OURS[1:]))}."
-            )
-        if labels.setdefault(label, value) != value:
-            raise EvidenceError(f"{here} says two things of {label!r}.")
-    classes = tuple(name.strip() for name in coarse.split("|") if name.strip())
-    return Row(folder / file, labels, classes, text)
+def _place(folder: Path, photo: str) -> Path:
+    """Where a photo is, which may be written as on another system."""
+    for form in (photo, photo.replace("\\", "/")):
+        for name in (form, _composed(form), unicodedata.normalize("NFD", form)):
+            if (folder / name).exists():
+                return folder / name
+    return folder / photo
 
 
 def rows_of(photos: Sequence[Path], rows: Sequence[Row]) -> list[Row | None]:
@@ -133,10 +105,10 @@ def rows_of(photos: Sequence[Path], rows: Sequence[Row]) -> list[Row | None]:
     by_name: dict[str, list[Row]] = {}
     for row in rows:
         by_path.setdefault(row.photo.resolve(), []).append(row)
-        by_name.setdefault(row.photo.name, []).append(row)
+        by_name.setdefault(_composed(row.photo.name), []).append(row)
     found: list[Row | None] = []
     for photo in photos:
-        own = by_path.get(photo.resolve()) or by_name.get(photo.name) or []
+        own = by_path.get(photo.resolve()) or by_name.get(_composed(photo.name)) or []
         if len(own) > 1:
             raise EvidenceError(
                 f"--evidence-file has {len(own)} lines for {str(photo)!r}: leave one, or give "
@@ -151,17 +123,5 @@ def rows_of(photos: Sequence[Path], rows: Sequence[Row]) -> list[Row | None]:
     return found
 
 
-def evidence_of(rows: Sequence[Row | None]) -> list[Evidence]:
-    """What is known of each photo, as one piece of evidence per kind."""
-    from feedback_adapter.evidence.coarse import Coarse
-    from feedback_adapter.evidence.labels import Labels
-    from feedback_adapter.evidence.text import Text
-
-    parts: list[Evidence] = []
-    if any(row and row.labels for row in rows):
-        parts.append(Labels([row.labels if row else {} for row in rows]))
-    if any(row and row.coarse for row in rows):
-        parts.append(Coarse([row.coarse or None if row else None for row in rows]))
-    if any(row and row.text for row in rows):
-        parts.append(Text([row.text or None if row else None for row in rows]))
-    return parts
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

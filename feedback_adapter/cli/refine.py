@@ -16,7 +16,8 @@ from feedback_adapter.cli.common import (
     print_table,
     said,
 )
-from feedback_adapter.cli.evidence_file import evidence_of, read_rows, rows_of
+from feedback_adapter.cli.evidence_file import read_rows, rows_of
+from feedback_adapter.cli.told import Told, evidence_of
 from feedback_adapter.errors import (
     EvidenceError,
     InputError,
@@ -90,7 +91,8 @@ def refine(
         Path | None,
         typer.Option(
             help="A CSV file of what is known of each photo: a column 'file', and a column for "
-            "each label with 1, 0 or nothing; or columns know, know_not, know_coarse, text."
+            "each label with 1, 0, -1 (uncertain) or nothing; or columns know, know_not, "
+            "know_coarse, text."
         ),
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="By default the checkpoint's.")] = None,
@@ -217,7 +219,8 @@ def _per_photo(images: list[Path] | None, file: Path | None) -> tuple[list[Path]
         return images, []
     rows = read_rows(file)
     photos = images or list(dict.fromkeys(row.photo for row in rows))
-    return photos, evidence_of(rows_of(photos, rows))
+    known = [row.told if row else Told() for row in rows_of(photos, rows)]
+    return photos, [evidence_of(known)] if any(told != Told() for told in known) else []
 
 
 def _all_of(described: list[dict[str, Any]], key: str) -> list[str]:

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import feedback_adapter as fa
-from feedback_adapter.cli.evidence_file import Row, evidence_of, read_rows, rows_of
+from feedback_adapter.cli.evidence_file import Row, read_rows, rows_of
+from feedback_adapter.cli.told import Told
 from feedback_adapter.errors import EvidenceError
 
 
@@ -35,15 +36,18 @@ def test_rows(table):
     )
     folder = path.parent
     assert read_rows(path) == [
-        Row(folder / "a.png", {"snow": 1, "ball": 1, "water": 0, "dog": 0.5}, (), "a dog, I think"),
-        Row(folder / "sub/b.png", {}, ("dog", "cat")),
-        Row(folder / "c.png", {}),
+        Row(
+            folder / "a.png",
+            Told({"snow": 1, "ball": 1, "water": 0, "dog": 0.5}, text="a dog, I think"),
+        ),
+        Row(folder / "sub/b.png", Told(coarse=("dog", "cat"))),
+        Row(folder / "c.png", Told()),
     ]
 
 
 def test_a_spreadsheet_begins_with_capitals_and_ends_with_empty_columns(table):
     path = table("File,dog,Know,,\na.png,1,snow,,\n")
-    assert read_rows(path) == [Row(path.parent / "a.png", {"snow": 1, "dog": 1})]
+    assert read_rows(path) == [Row(path.parent / "a.png", Told({"snow": 1, "dog": 1}))]
 
 
 @pytest.mark.parametrize(
@@ -57,15 +61,18 @@ def test_a_spreadsheet_begins_with_capitals_and_ends_with_empty_columns(table):
         ("File,FILE\na.png,1\n", "has two columns 'file'"),
         ("file,,dog\na.png,,1\n", "has a column without a name"),
         ("file,dog\na\0.png,1\n", "line 2 names no photo in the column 'file'"),
-        ("file,known\na.png,dog\n", "Words go into the columns 'know', 'know_not', 'know_coarse'"),
+        (
+            "file,known\na.png,dog\n",
+            "Words go into the columns 'know', 'know_not', 'know_coarse' and",
+        ),
         ("file,dog\n", "has no line after that of the column names"),
         ("file,dog\n,1\n", "line 2 names no photo in the column 'file'"),
         ("file,dog\na.png,1,1\n", "line 2 has 3 cells for 2 columns"),
-        ("file,dog\na.png,yes\n", "line 2, column 'dog' is 'yes': it must be 1 (there), 0"),
-        ("file,dog\na.png,nan\n", "column 'dog' is 'nan'"),
-        ("file,dog\na.png,-1\n", "column 'dog' is '-1'"),
-        ("file,dog,know\na.png,0,dog\n", "says two things of 'dog'"),
-        ("file,know,know_not\na.png,dog,dog\n", "'dog' is there and that it isn't"),
+        ("file,dog\na.png,yes\n", "line 2: The column 'dog' is 'yes': it must be 1 (there), 0"),
+        ("file,dog\na.png,inf\n", "column 'dog' is 'inf'"),
+        ("file,dog\na.png,-2\n", "column 'dog' is '-2'"),
+        ("file,dog,know\na.png,0,dog\n", "'dog' is said to be there and not to be there"),
+        ("file,know,know_not\na.png,dog,dog\n", "'dog' is said to be there and not to be"),
         ('file,dog\n"a.png,1\n', "can't be read as a CSV file in UTF-8: unexpected end of data"),
         (b"file,dog\n\xff.png,1\n", "can't be read as a CSV file in UTF-8"),
     ],
@@ -94,12 +101,16 @@ def test_whatever_the_file_holds(table, content):
         except EvidenceError:
             continue
         for row in rows:
-            assert all(0 <= value <= 1 for value in row.labels.values())
+            assert all(0 <= value <= 1 for value in row.told.labels.values())
 
 
 def test_rows_find_their_photos(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [Row(Path("x/a.png"), {"dog": 1}), Row(Path("y/a.png"), {"dog": 0}), Row(Path("b"), {})]
+    rows = [
+        Row(Path("x/a.png"), Told({"dog": 1})),
+        Row(Path("y/a.png"), Told({"dog": 0})),
+        Row(Path("b"), Told()),
+    ]
     assert rows_of([Path("y/../x/a.png"), Path("y/a.png")], rows) == rows[:2]
     assert rows_of([Path("elsewhere/b"), Path("c")], rows) == [rows[2], None]
     with pytest.raises(EvidenceError, match="has 2 lines for 'z/a.png'"):
@@ -108,10 +119,32 @@ def test_rows_find_their_photos(tmp_path, monkeypatch):
         rows_of([Path("A.PNG")], rows)
 
 
-def test_a_kind_that_nobody_uses_is_left_out():
-    assert evidence_of([None, Row(Path("a"), {})]) == []
-    (labels,) = evidence_of([None, Row(Path("a"), {"dog": 1.0})])
-    assert isinstance(labels, fa.Labels)
+@pytest.mark.parametrize("heading", ["file", "File_Name", "image", "path"])
+def test_the_photos_column_has_any_of_the_names_that_batch_knows(table, heading):
+    (row,) = read_rows(table(f"{heading},dog,snow,cat\na.png,true,-1,FALSE\n"))
+    assert row.told == Told({"dog": 1, "cat": 0}, ("snow",)), "values as in batch"
+
+
+def test_photos_are_found_as_another_system_writes_their_names(table, tmp_path):
+    composed, apart = "caf\u00e9.png", "cafe\u0301.png"
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / apart).touch()
+    (row,) = read_rows(table(f"file,dog\nphotos\\{composed},1\n"))
+    assert row.photo == tmp_path / "photos" / apart
+    assert rows_of([Path("elsewhere") / composed], [row]) == [row]
+
+
+def test_uncertain_counts_half(command_line, checkpoint, photos, tmp_path):
+    path = tmp_path / "known.csv"
+    path.write_text(f"file,dog\n{photos[0]},-1\n")
+    code, out, err = command_line("refine", "-c", checkpoint, "--evidence-file", path, "--json")
+    assert (code, err) == (0, "")
+    adapter = fa.load(checkpoint)
+    half = fa.Labels({"dog": 1}, confidence=0.5)
+    right = adapter.refine(adapter.transform.open(photos[0]), half).to_dict(10)
+    assert json.loads(out)["images"][0]["losses"] == pytest.approx(
+        right["images"][0]["losses"], abs=1e-5
+    )
 
 
 def test_each_photo_has_its_own(command_line, checkpoint, photos, tmp_path):

@@ -20,8 +20,8 @@ import feedback_adapter as fa
 from fa_batch.request import Request, label_outputs, loaded
 from fa_batch.results import Results
 from fa_batch.source import Row
-from fa_batch.told import evidence_of
 from feedback_adapter.batches import read_ahead
+from feedback_adapter.cli.told import evidence_of
 from feedback_adapter.errors import DataError, EvidenceError, FeedbackAdapterError, InputError
 
 __all__ = ["Done", "Task", "done", "refine_shard", "shard_path"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fa_batch.matching import matched
 from fa_batch.tables import SUFFIXES, Table, read_folder, read_table
-from fa_batch.told import Told, told
+from feedback_adapter.cli.told import Told, told
 from feedback_adapter.errors import DataError, EvidenceError, InputError
 from feedback_adapter.photos import Photo, read_photo
 

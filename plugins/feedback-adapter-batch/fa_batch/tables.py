@@ -13,13 +13,10 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from fa_batch.told import ABSENT, COARSE, PRESENT, RESERVED, TEXT, words
+from feedback_adapter.cli.told import ABSENT, COARSE, PRESENT, RESERVED, TEXT, image_column, words
 from feedback_adapter.errors import DataError, EvidenceError, did_you_mean
 
-__all__ = ["IMAGE_COLUMNS", "SUFFIXES", "Table", "read_folder", "read_table"]
-
-IMAGE_COLUMNS = ("file_name", "file", "image", "path", "filename", "imageid", "image_id", "id")
-"""Columns that may name the images, whatever their case; the first of them that is there does."""
+__all__ = ["SUFFIXES", "Table", "read_folder", "read_table"]
 
 SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
 COCO = {
@@ -81,7 +78,7 @@ def read_table(path: Path, column: str | None = None) -> Table:
 
     Args:
         path: Its file or folder.
-        column: The column that names the images or holds them; see `IMAGE_COLUMNS`.
+        column: The column that names the images or holds them; see `image_column`.
 
     Raises:
         DataError: It isn't there, isn't such a table, or has no such column.
@@ -239,10 +236,9 @@ def _image_column(path: Path, columns: list[str], column: str | None) -> str:
         if column in columns:
             return column
         raise DataError(f"{str(path)!r} has no column {column!r}. {did_you_mean(column, columns)}")
-    by_name = {name.lower(): name for name in reversed(columns)}
-    for name in IMAGE_COLUMNS:
-        if name in by_name:
-            return by_name[name]
+    usual = image_column(columns)
+    if usual is not None:
+        return usual
     other = next((mark for mark in ";\t" if len(columns) == 1 and mark in columns[0]), None)
     how = f"separate its columns by commas, and not by {other!r}"
     raise DataError(

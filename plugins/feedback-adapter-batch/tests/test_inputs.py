@@ -15,7 +15,7 @@ from PIL import Image
 
 import feedback_adapter as fa
 from fa_batch import prepare
-from fa_batch.told import Told, evidence_of, told
+from feedback_adapter.cli.told import Told, evidence_of, told
 from feedback_adapter.errors import DataError, EvidenceError
 
 KNOWN = [{"dog": 1}, {"dog": 0, "snow": 1}, {}, {"person": 1, "dog": 1}]

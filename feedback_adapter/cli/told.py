@@ -5,23 +5,30 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import feedback_adapter as fa
 from feedback_adapter.errors import EvidenceError
+
+if TYPE_CHECKING:
+    from feedback_adapter.evidence.base import Evidence
 
 __all__ = [
     "ABSENT",
     "COARSE",
+    "IMAGE_COLUMNS",
     "PRESENT",
     "RESERVED",
     "TEXT",
     "UNCERTAIN",
     "Told",
     "evidence_of",
+    "image_column",
     "told",
     "words",
 ]
+
+IMAGE_COLUMNS = ("file_name", "file", "image", "path", "filename", "imageid", "image_id", "id")
+"""Columns that may name the images, whatever their case; the first of them that is there does."""
 
 PRESENT = ("know", "labels", "present")
 ABSENT = ("know_not", "absent")
@@ -49,6 +56,12 @@ class Told:
     uncertain: tuple[str, ...] = ()
     coarse: tuple[str, ...] = ()
     text: str = ""
+
+
+def image_column(columns: Iterable[str]) -> str | None:
+    """Which column names the images; `None` if none does."""
+    by_name = {name.lower(): name for name in reversed(list(columns))}
+    return next((by_name[name] for name in IMAGE_COLUMNS if name in by_name), None)
 
 
 def told(cells: Mapping[str, Any], ignored: Iterable[str] = ()) -> Told:
@@ -117,21 +130,24 @@ def _number(cell: Any, column: str) -> float | None:
     if not (0 <= value <= 1 or value == -1):
         raise EvidenceError(
             f"The column {column!r} is {cell!r:.80}: it must be 1 (there), 0 (not there), a number "
-            "between them, -1 (uncertain), or empty where it isn't known."
+            "between them, -1 (uncertain), or empty where it isn't known. Words go into the "
+            f"columns {PRESENT[0]!r}, {ABSENT[0]!r}, {COARSE!r} and {TEXT!r}."
         )
     return value
 
 
-def evidence_of(images: Sequence[Told]) -> fa.Evidence:
+def evidence_of(images: Sequence[Told]) -> Evidence:
     """What is known of each image of a batch, as evidence."""
-    parts: list[fa.Evidence] = []
+    from feedback_adapter.evidence import All, Coarse, Labels, Text
+
+    parts: list[Evidence] = []
     if any(one.uncertain for one in images):
         maybe = [dict.fromkeys(one.uncertain, 1.0) for one in images]
-        parts.append(fa.Labels(maybe, confidence=UNCERTAIN))
+        parts.append(Labels(maybe, confidence=UNCERTAIN))
     if any(one.coarse for one in images):
-        parts.append(fa.Coarse([one.coarse or None for one in images]))
+        parts.append(Coarse([one.coarse or None for one in images]))
     if any(one.text for one in images):
-        parts.append(fa.Text([one.text or None for one in images]))
+        parts.append(Text([one.text or None for one in images]))
     if any(one.labels for one in images) or not parts:
-        parts.insert(0, fa.Labels([one.labels for one in images]))
-    return parts[0] if len(parts) == 1 else fa.All(parts)
+        parts.insert(0, Labels([one.labels for one in images]))
+    return parts[0] if len(parts) == 1 else All(parts)

@@ -57,16 +57,7 @@ def check_alike(model: nn.Module, again: nn.Module, transform: PhotoTransform | 
 
 def _images(model: nn.Module, transform: PhotoTransform | None) -> Iterator[Tensor]:
     """One random image of each size that the model may take, the likeliest first."""
-    usual = getattr(model, "pretrained_cfg", None)
-    sizes: list[tuple[int, int]] = [transform.size] if transform is not None else []
-    for module in model.modules():
-        own = getattr(module, "img_size", None) or getattr(module, "image_size", None)
-        own = (own, own) if isinstance(own, int) else own
-        if isinstance(own, tuple | list) and len(own) == 2 and all(type(n) is int for n in own):
-            sizes.append((own[0], own[1]))
-    if isinstance(usual, dict) and usual.get("input_size"):
-        sizes.append(tuple(usual["input_size"][1:]))
-    sizes += [(96, 64), (224, 224), (64, 64), (32, 32), (299, 299)]
+    sizes = [*usual_sizes(model, transform), (96, 64), (224, 224), (64, 64), (32, 32), (299, 299)]
     tensor = next(
         (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), None
     )
@@ -76,6 +67,20 @@ def _images(model: nn.Module, transform: PhotoTransform | None) -> Iterator[Tens
         yield torch.randn(1, stem_channels(model), *size, generator=generator, device="cpu").to(
             like
         )
+
+
+def usual_sizes(model: nn.Module, transform: PhotoTransform | None) -> list[tuple[int, int]]:
+    """Heights and widths of the images that a model says it takes, the likeliest first."""
+    usual = getattr(model, "pretrained_cfg", None)
+    sizes: list[tuple[int, int]] = [transform.size] if transform is not None else []
+    for module in model.modules():
+        own = getattr(module, "img_size", None) or getattr(module, "image_size", None)
+        own = (own, own) if isinstance(own, int) else own
+        if isinstance(own, tuple | list) and len(own) == 2 and all(type(n) is int for n in own):
+            sizes.append((own[0], own[1]))
+    if isinstance(usual, dict) and usual.get("input_size"):
+        sizes.append(tuple(usual["input_size"][1:]))
+    return sizes
 
 
 def _run(model: nn.Module, images: Tensor) -> dict[str, Tensor] | None:

@@ -44,6 +44,8 @@ def fetch(name: str, *files: str, optional: Sequence[str] = ()) -> Path:
     from huggingface_hub import errors, hf_hub_download
 
     repo, _, revision = name.removeprefix(HUB).partition("@")
+    with _said(repo, revision, f"{files[0]} can't be fetched"):
+        _reach(repo, files[0], revision or None)
     folder = None
     for file in (*files, *optional):
         commit = folder.name if folder is not None else revision or None
@@ -52,6 +54,25 @@ def fetch(name: str, *files: str, optional: Sequence[str] = ()) -> Path:
             folder = Path(hf_hub_download(repo, file, revision=commit)).parent
     assert folder is not None, "at least one file is asked for"
     return folder
+
+
+def _reach(repo: str, file: str, revision: str | None) -> None:
+    """Ask the hub once for what the cache lacks: a download would go on trying for a minute."""
+    from huggingface_hub import (
+        errors,
+        get_hf_file_metadata,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+
+    if isinstance(try_to_load_from_cache(repo, file, revision=revision), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
+    except (errors.HfHubHTTPError, errors.HFValidationError):
+        pass  # it was reached; the download says what is the matter
+    except Exception as error:  # a client's or the network's, by many names
+        raise errors.LocalEntryNotFoundError(str(error)) from error
 
 
 def push_to_hub(
@@ -137,7 +158,8 @@ def _said(repo: str, revision: str, task: str) -> Generator[None]:
     except errors.LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{where}: {task}, since {hub} can't be reached and it isn't in the cache here. "
-            f"Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE. {_cause(error)}"
+            f"Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE. "
+            f"{_cause(error.__cause__ or error)}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise CheckpointError(f"{where}: {task}: the repository has no such file.") from error

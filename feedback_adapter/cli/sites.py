@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from feedback_adapter.cli.common import print_json, print_table
-from feedback_adapter.errors import CheckpointError, ModelError, did_you_mean
+from feedback_adapter.errors import CheckpointError, InputError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
+    from feedback_adapter.sites import Site
 
 LARGEST = 8192
 """An image of more pixels on a side takes gigabytes in any network."""
+
+USUAL = (224, 64, 32, 28)
+"""Sizes to try with a model that doesn't say which it takes."""
 
 
 def sites(
@@ -25,19 +30,16 @@ def sites(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List every place in a model where a pivot can sit."""
-    import torch
     from rich.markup import escape
     from rich.table import Table
 
-    adapter, own = _adapter(model)
-    height, width = (size, size) if size else own or (224, 224)
-    weights = (weight for weight in adapter.model.parameters() if weight.ndim == 4)
-    channels = next((weight.shape[1] for weight in weights), 3)  # of the first convolution
-    found = adapter.sites(torch.zeros(1, channels, height, width))
+    adapter = _adapter(model)
+    found, height, width = _found(adapter, size)
     if json:
         print_json(
             {
                 "model": model,
+                "image": [height, width],
                 "sites": [
                     {
                         "name": site.name,
@@ -51,7 +53,8 @@ def sites(
             }
         )
         return
-    table = Table(title=escape(f"{model}: {len(found)} sites"), title_justify="left")
+    title = f"{model}: {len(found)} sites, in an image of {height} x {width} pixels"
+    table = Table(title=escape(title), title_justify="left")
     for heading in ("site", "shape", "layout"):
         table.add_column(heading, overflow="fold")
     table.add_column("depth", justify="right", no_wrap=True)
@@ -64,14 +67,34 @@ def sites(
     print_table(table)
 
 
-def _adapter(name: str) -> tuple[Adapter, tuple[int, int] | None]:
-    """A checkpoint or one of timm's models with random weights, and its usual size."""
+def _found(adapter: Adapter, size: int | None) -> tuple[list[Site], int, int]:
+    """The sites in an image of the given size, or of the first one that the model takes."""
+    import torch
+
+    from feedback_adapter.checkpoint.alike import usual_sizes
+
+    sizes = [(size, size)] if size else usual_sizes(adapter.model, adapter.transform)[:1]
+    sizes = sizes or [(usual, usual) for usual in USUAL]
+    weights = (weight for weight in adapter.model.parameters() if weight.ndim == 4)
+    channels = next((weight.shape[1] for weight in weights), 3)  # of the first convolution
+    for height, width in sizes[:-1]:
+        with contextlib.suppress(InputError):
+            return list(adapter.sites(torch.zeros(1, channels, height, width))), height, width
+    height, width = sizes[-1]
+    try:
+        return list(adapter.sites(torch.zeros(1, channels, height, width))), height, width
+    except InputError as error:
+        raise InputError(f"{error} Say with --size what size of image it takes.") from error
+
+
+def _adapter(name: str) -> Adapter:
+    """A checkpoint or one of timm's models with random weights."""
     import timm
 
     import feedback_adapter as fa
 
     try:
-        adapter = fa.load(name)
+        return fa.load(name)
     except CheckpointError:
         if Path(name).exists() or name.startswith("hf-hub:"):  # meant as a checkpoint
             raise
@@ -81,8 +104,5 @@ def _adapter(name: str) -> tuple[Adapter, tuple[int, int] | None]:
                 f"{did_you_mean(name, timm.list_models())}"
             ) from None
         network = fa.Architecture("timm", name).build()
-        _, height, width = network.pretrained_cfg.get("input_size", (3, 224, 224))  # pyright: ignore
-        count = network.num_classes  # pyright: ignore
-        labels = tuple(map(str, range(cast("int", count))))
-        return fa.Adapter(network, {"output": fa.Output(labels)}), (height, width)
-    return adapter, adapter.transform.size if adapter.transform else None
+        labels = tuple(map(str, range(cast("int", network.num_classes))))
+        return fa.Adapter(network, {"output": fa.Output(labels)})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
 import feedback_adapter as fa
 from feedback_adapter.plugins import scoped
@@ -160,6 +161,37 @@ def test_sites_of_a_checkpoint(command_line, checkpoint):
     code, out, _ = command_line("sites", checkpoint)
     assert code == 0
     assert "layer3" in out
+
+
+@pytest.mark.parametrize("tell", [False, True])
+def test_sites_of_a_model_that_takes_one_small_size(command_line, tmp_path, tell):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(1, 4, 3, padding=1), nn.AvgPool2d(8)
+            self.head = nn.Linear(4 * 16, 2)
+
+        def forward(self, x):
+            return self.head(self.pool(self.conv(x)).flatten(1))
+
+    class Nets:
+        @fa.hookimpl
+        def feedback_adapter_architectures(self):
+            return [fa.ArchitectureSpec("nets", lambda name, kwargs: Net(), "networks")]
+
+    if tell:
+        Net.image_size = 32
+    with scoped(Nets()):
+        folder = fa.wrap(Net(), labels=["a", "b"]).save(
+            tmp_path / "net", architecture=fa.Architecture("nets", "net")
+        )
+        code, out, _ = command_line("sites", folder, "--json")
+        said = json.loads(out)
+        assert (code, said["image"]) == (0, [32, 32])
+        assert said["sites"][0]["shape"] == [1, 1, 32, 32]
+        code, out, err = command_line("sites", folder, "--size", 50)
+        assert (code, out) == (2, "")
+        assert "Say with --size what size of image it takes." in err
 
 
 def test_zoo(command_line, checkpoint):

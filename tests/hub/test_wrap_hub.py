@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,18 @@ def test_without_a_connection_the_cache_is_used(hub, folder, monkeypatch):
     ):
         fa.wrap("hf-hub:me/other")
     assert len(hub.asked) == asked
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error_at_once(hub, folder, monkeypatch):
+    hub.put("me/net", folder)
+    fa.wrap("hf-hub:me/net")
+    template = "http://127.0.0.1:1/{repo_id}/resolve/{revision}/{filename}"  # nobody is there
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"since .* can't be reached .* ConnectError"):
+        fa.wrap("hf-hub:me/other")
+    assert time.monotonic() - start < 10, "the client's own tries take a minute"
+    assert fa.wrap("hf-hub:me/net").labels == tuple(LABELS), "what is in the cache is used"
 
 
 def test_imagenets_classes_of_timms_own_repositories(tmp_path):

@@ -4,11 +4,12 @@ import warnings
 from typing import Any
 
 from feedback_adapter.sites.discover import discover, named_sites
-from feedback_adapter.sites.frozen import frozen, same_bits
+from feedback_adapter.sites.frozen import frozen
 from feedback_adapter.sites.inputs import Inputs
 from feedback_adapter.sites.site import INPUT, Site, SiteInfo
 from feedback_adapter.sites.tail import Edit, Tail
 from feedback_adapter.sites.torch_patches import uncompiled, unwrapped, weights_of
+from feedback_adapter.sites.weights import same_bits
 
 __all__ = [
     "INPUT",

@@ -24,8 +24,8 @@ from torch.nn.parameter import is_lazy
 
 from feedback_adapter.errors import ModelError
 from feedback_adapter.sites.intercept import answer, intercept, surely
-from feedback_adapter.sites.nested import is_dense
 from feedback_adapter.sites.torch_patches import Change, ThreadState, shortcuts_off
+from feedback_adapter.sites.weights import Weights, same_bits
 
 _lock = threading.Lock()
 
@@ -71,6 +71,13 @@ def frozen(model: nn.Module, *, watch: bool = True) -> Generator[None]:
         except KeyboardInterrupt:  # maybe before it began
             surely(give_back)
             raise
+
+
+def ran(model: nn.Module) -> None:
+    """Note that a whole forward pass of a model was finished while it is held."""
+    for module in model.modules():
+        if id(module) in _states:
+            _states[id(module)].ran = True
 
 
 def _members(modules: list[nn.Module], kind: str) -> list[Tensor]:
@@ -211,8 +218,8 @@ class _State:
     """
 
     __slots__ = (
-        "buffers", "fused", "holders", "members", "merged", "module", "names", "parts", "tensors",
-        "training",
+        "buffers", "fused", "holders", "members", "merged", "module", "names", "parts", "ran",
+        "tensors", "training", "weights",
     )  # fmt: skip
 
     def __init__(self, module: nn.Module, holders: frozenset[object]) -> None:
@@ -228,6 +235,8 @@ class _State:
             if type(held) is dict
         ]
         self.merged: list[tuple[Tensor, Tensor]] = []
+        self.ran = False
+        self.weights = Weights(module)
         self.members: list[tuple[Any, Any]] = []
         found: list[Tensor] = []
         own = [v for name, v in here.items() if name[0] != "_" and type(v) not in _PLAIN]
@@ -271,15 +280,18 @@ class _State:
         for weight, value in self.merged:
             if not same_bits(weight.detach(), value):
                 weight.copy_(value)
-        for held, before, ran in self.parts:
-            grown = not _alike(held, ran)
+        far = self.weights.put_back(ran=self.ran)
+        grown = [not _alike(held, ran) for held, _, ran in self.parts]
+        for held, before, _ in self.parts:
             if not _alike(held, before):
                 _refill(held, before)
-            if grown:
-                raise ModelError(
-                    f"A {type(self.module).__name__} made new parts of itself when it ran, and is "
-                    "again what it was. Run the model once on images, model(images), then refine."
-                )
+        if far or any(grown):
+            what = "wrote to its own weights" if far else "made new parts of itself"
+            raise ModelError(
+                f"A {type(self.module).__name__} {what} when it ran, and is again what it was. Run "
+                "the model once on images, model(images), then refine. What every pass writes "
+                "must be a buffer, not a parameter."
+            )
 
 
 _EMPTY: dict[str, Any] = {}
@@ -287,17 +299,6 @@ _CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict)
 _PLAIN = {bool, int, float, str, tuple, type(None)}
 """What needn't be looked into, in most modules."""
 _WRITE_NOTHING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-def same_bits(tensor: Tensor, value: Tensor) -> bool:
-    """Whether two tensors have the same shape and bits, NaN included; sparse ones count as such."""
-    if not is_dense(tensor):
-        return True
-    if (tensor.shape, tensor.dtype, tensor.device) != (value.shape, value.dtype, value.device):
-        return False
-    return torch.equal(tensor, value) or bool(
-        ((tensor == value) | ((tensor != tensor) & (value != value))).all()
-    )
 
 
 def _alike(here: dict[str, Any], before: dict[str, Any]) -> bool:
@@ -369,10 +370,11 @@ def _give_back_in_child() -> None:
     global _lock
     _lock = threading.Lock()
     for state in _states.values():
-        _set_mode(state.module, state.training)
+        with contextlib.suppress(Exception):
+            _set_mode(state.module, state.training)
     for held in (_held, _states):
         for what in list(held.values()):
-            with torch.no_grad():
+            with torch.no_grad(), contextlib.suppress(Exception):
                 what.put_back()
         held.clear()
 

@@ -17,6 +17,7 @@ from feedback_adapter.errors import (
     SiteError,
     did_you_mean,
 )
+from feedback_adapter.sites.frozen import ran
 from feedback_adapter.sites.nested import map_tensors, named_tensors
 from feedback_adapter.sites.torch_patches import rewriting
 
@@ -110,7 +111,9 @@ class Inputs:
         """What the model returns. It gets copies, since it may modify its arguments in place."""
         copies = self.copy()
         with named_errors(model, self):
-            return model(*copies.args, **copies.kwargs)
+            value = model(*copies.args, **copies.kwargs)
+        ran(model)
+        return value
 
     def copy(self) -> Inputs:
         """The same values in tensors of their own."""

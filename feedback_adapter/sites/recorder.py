@@ -19,6 +19,7 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from feedback_adapter.sites.frozen import ran
 from feedback_adapter.sites.inputs import Inputs, named_errors
 from feedback_adapter.sites.intercept import intercept, plain_call
 from feedback_adapter.sites.nested import is_dense, map_tensors, named_tensors, replace_tensor
@@ -122,6 +123,8 @@ class _Recorder(TorchDispatchMode):
             value = self._model(*inputs.args, **inputs.kwargs)
         for _, tensor in named_tensors(value):
             self._touch(tensor, returned=True)
+        if self._replay is None:
+            ran(self._model)
         self._by_id.clear()
         self._by_storage.clear()
         return Recording(

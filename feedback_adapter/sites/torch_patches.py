@@ -22,6 +22,7 @@ from torch.nn import attention, functional
 from torch.utils import _python_dispatch, checkpoint
 
 PRIVATE_NAMES = (
+    "torch._C._autograd._unsafe_set_version_counter",
     "torch._C._functorch.peek_interpreter_stack",
     "torch._dynamo.eval_frame.DynamoStance",
     "torch._dynamo.eval_frame.OptimizedModule",

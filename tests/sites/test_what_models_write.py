@@ -187,3 +187,85 @@ def test_a_model_that_refuses_a_mode_is_named_and_as_it_was(mode):
     with pytest.raises(fa.errors.ModelError, match=r"not this mode.*model\.eval\(\)"):
         adapter.refine(images, TOLD)
     assert all(module.training for module in model.modules())
+
+
+class ActNorm(nn.Module):
+    """Sets its own parameters from the first batch that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1, 8, 1, 1))
+        self.register_buffer("set", torch.tensor(False))
+
+    def forward(self, x):
+        if not self.set:
+            self.shift.data.copy_(-x.mean((0, 2, 3), keepdim=True))
+            self.set.fill_(True)
+        return x + self.shift
+
+
+class Cosine(nn.Linear):
+    """Normalises its weight in every pass, in one of the ways that people write that."""
+
+    def __init__(self, how):
+        super().__init__(8, 2, bias=False)
+        self.how = how
+
+    def forward(self, x):
+        unit = nn.functional.normalize(self.weight.detach())
+        if self.how == "data":
+            self.weight.data = unit
+        elif self.how == "into data":
+            self.weight.data.copy_(unit)
+        else:
+            with torch.no_grad():
+                self.weight.copy_(unit)
+        return super().forward(nn.functional.normalize(x.flatten(2).mean(2)))
+
+
+@pytest.mark.parametrize("last", ["act norm", "data", "into data", "in place"])
+def test_a_forward_pass_that_writes_its_own_parameters_is_named_until_it_has_run(last):
+    torch.manual_seed(0)
+    tail = [Cosine(last)]
+    if last == "act norm":
+        tail = [ActNorm(), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 2)]
+    model, images = nn.Sequential(nn.Conv2d(3, 8, 3), *tail).eval(), torch.rand(2, 3, 8, 8)
+    adapter, before = fa.wrap(model, labels=["a", "b"]), snapshot(model)
+    buffers = {name for name in before if "set._version" in name}  # written to twice
+    for use in (adapter.predict, adapter.sites, adapter.prepare, lambda x: adapter.refine(x, TOLD)):
+        with pytest.raises(fa.errors.ModelError, match=r"its own weights.*model\(images\)"):
+            use(images)
+        after = {k: before[k] if k in buffers else v for k, v in snapshot(model).items()}
+        assert not differences(before, after)
+    expected, before = model(images).detach(), snapshot(model)
+    prepared = adapter.prepare(images)
+    for strategy in ("newton", "residual", "clamp", "newton"):
+        for given in (images, prepared):
+            result = adapter.refine(given, TOLD, strategy=strategy)
+            assert result.improved.all()
+            torch.testing.assert_close(result.before, expected)
+            assert not differences(before, snapshot(model))
+
+
+def test_an_embedding_with_max_norm_is_bit_for_bit_what_it_was():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 2)
+            self.positions = nn.Embedding(16, 8, max_norm=0.5)
+
+        def forward(self, x):
+            tokens = self.stem(x).flatten(2).mT
+            return self.head((tokens + self.positions(torch.arange(tokens.shape[1]))).mean(1))
+
+    torch.manual_seed(0)
+    model = Positions().eval()
+    adapter, before = fa.wrap(model, labels=["a", "b"]), snapshot(model)
+    prepared = adapter.prepare(torch.rand(2, 3, 8, 8))
+    for size in (8, 16, 8):  # 4 rows are written to, then all
+        images = torch.rand(2, 3, size, size)
+        expected = copy.deepcopy(model)(images).detach()
+        for given in (images, prepared):
+            assert adapter.refine(given, TOLD).improved.all()
+        torch.testing.assert_close(adapter.predict(images), expected)
+        assert not differences(before, snapshot(model))

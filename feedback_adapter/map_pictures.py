@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -49,19 +50,13 @@ def plot_maps(
 ) -> Path:
     """Draw a photo with its maps before and after, and what changed. See `Refinement.plot`.
 
-    Args:
-        maps: At least one.
-        changes: The predictions of the image: of the maps, and of other outputs.
-        path: Where to.
-        photo: (3, height, width) in [0, 1], if there is one.
-        top: How many labels of each map are named at most.
-        title: Heading; by default what is known.
+    `changes` are the predictions of the image, those of other outputs than maps included. Of
+    each map `top` labels are named at most.
 
     Raises:
         OptionsError: The picture can't be written there, or in that format.
     """
     check_ending(path)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -77,7 +72,6 @@ def plot_maps(
     ]
     heights += [1 + 0.4 * len(others)] * bool(others)
     figure = Figure(figsize=(_WIDTH * columns, 1 + sum(heights)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     for row, (map_, some, in_a_line) in enumerate(zip(maps, shown, lines, strict=True)):
         for column, (what, picture) in enumerate(_panels(map_, photo)):
@@ -170,7 +164,5 @@ def _legend(change: Change) -> str:
 
 def _colour(label: int) -> tuple[float, float, float]:
     """A colour for each label, far from those of its neighbours."""
-    import colorsys
-
     hue = (0.08 + label * 0.381966) % 1  # steps of the golden angle
     return colorsys.hsv_to_rgb(hue, 0.85 if label % 2 == 0 else 0.6, 0.95 if label % 3 else 0.75)

@@ -23,15 +23,12 @@ def check_ending(path: Path) -> None:
     """Refuse a picture of a format that can't be written.
 
     Raises:
-        OptionsError: An ending that no format has, or matplotlib isn't installed.
+        OptionsError: An ending that no format has.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError as error:
-        raise OptionsError(
-            "Pictures are drawn by matplotlib: pip install 'feedback-adapter[demo]'."
-        ) from error
-    formats = {f".{name}" for name in FigureCanvasAgg.get_supported_filetypes()} - {".raw", ".rgba"}
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    names = FigureCanvasBase.get_supported_filetypes()
+    formats = {f".{name}" for name in names} - {".raw", ".rgba"}
     if path.suffix.lower() not in formats:
         has = f"has the ending {path.suffix!r}" if path.suffix else "has no ending"
         raise OptionsError(
@@ -52,20 +49,14 @@ def plot_changes(
 ) -> Path:
     """Draw a photo and its predictions before and after. See `Refinement.plot`.
 
-    Args:
-        changes: The predictions of one image.
-        path: Where to.
-        photo: (3, height, width) in [0, 1], if there is one.
-        top: How many known predictions at most.
-        title: Heading; by default what is known.
-        several: Whether the model has several outputs, so that labels need the output's name.
-        truth: Where it is known, to mark moves as right or wrong; see `moved_right`.
+    The predictions of one image are drawn, of those that are known `top` at most. Labels have
+    their output's name with them where there are `several` outputs. With the `truth`, moves are
+    marked as right or wrong; see `moved_right`.
 
     Raises:
         OptionsError: The picture can't be written there, or in that format.
     """
     check_ending(path)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     known = [change for change in changes if change.known][: max(top, 1)]
@@ -74,13 +65,8 @@ def plot_changes(
     rows = [*known, *moved]
     width = 6.5 if photo is None else 10
     figure = Figure(figsize=(width, 1.5 + 0.4 * max(len(rows), 6)), dpi=120)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        1,
-        1 if photo is None else 2,
-        squeeze=False,
-        width_ratios=None if photo is None else [1, 1.25],
-    )[0]
+    widths = [1] if photo is None else [1, 1.25]
+    axes = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     if photo is not None:
         axes[0].imshow(photo.permute(1, 2, 0).clamp(0, 1).numpy())
         axes[0].set_axis_off()

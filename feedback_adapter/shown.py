@@ -12,8 +12,10 @@ from torch import Tensor
 from feedback_adapter.changes import Change, changes_between, table_of
 from feedback_adapter.errors import OptionsError
 from feedback_adapter.export import captions_of, csv_of, frame_of
+from feedback_adapter.map_pictures import plot_maps
 from feedback_adapter.maps import changes_of, masks_of, pictures_of
 from feedback_adapter.outputs import Outputs
+from feedback_adapter.plotting import plot_changes
 from feedback_adapter.rows import index_of
 
 if TYPE_CHECKING:
@@ -179,9 +181,6 @@ class Shown:
         Returns:
             The path.
         """
-        from feedback_adapter.map_pictures import plot_maps
-        from feedback_adapter.plotting import plot_changes
-
         image = index_of(image, len(self.status))
         photo = None if self.images is None else self.images[image]
         several = len(self.outputs_before) > 1

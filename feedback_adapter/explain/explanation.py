@@ -6,11 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from feedback_adapter.explain.picture import draw
 from feedback_adapter.explain.where import Maps
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import Tensor
 
 SCHEMA = 1
 """Version of what `Explanation.to_dict` returns."""
@@ -136,8 +139,6 @@ class Explanation:
         Raises:
             OptionsError: The picture can't be written there, or in that format.
         """
-        from feedback_adapter.explain.picture import draw
-
         return draw(self, Path(path), title)
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,6 +164,4 @@ class Explanation:
 
 
 def _sigmoid(log_odds: float) -> float:
-    import torch
-
     return float(torch.tensor(log_odds, dtype=torch.float64, device="cpu").sigmoid())

@@ -20,20 +20,18 @@ _UP, _DOWN = "#2f6fb3", "#d9662b"
 def draw(why: Explanation, path: Path, title: str | None) -> Path:
     """Draw an explanation. See `Explanation.plot`."""
     check_ending(path)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     maps = why.maps
-    heats: dict[str, Tensor | None] = {}
-    if maps is not None:
-        heats["looked here before"] = maps.before
-        heats["looks here, refined"] = maps.refined
-        heats["where the change came from"] = maps.change
+    heats = {
+        "looked here before": maps and maps.before,
+        "looks here, refined": maps and maps.refined,
+        "where the change came from": maps and maps.change,
+    }
     seen = {name: values for name, values in heats.items() if values is not None}
     count = 1 + (len(seen) or why.photo is not None)
     height = max(1.6 + 0.32 * len(why.contributions), 3.4)
     figure = Figure(figsize=(5.2 + 2.9 * (count - 1), height), dpi=120)
-    FigureCanvasAgg(figure)
     every = figure.subplots(1, count, squeeze=False, width_ratios=[1.45, *[1.0] * (count - 1)])[0]
     _bars(every[0], why)
     for axis, (name, values) in zip(every[1:], seen.items(), strict=False):
@@ -70,14 +68,14 @@ def _bars(axis: Axes, why: Explanation) -> None:
 
 def _heat(axis: Axes, name: str, values: Tensor, photo: Tensor | None) -> None:
     """A map over a grey photo: blue speaks for the label, orange against it."""
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
     height, width = values.shape if photo is None else photo.shape[-2:]
     extent = (0.0, float(width), float(height), 0.0)
     if photo is not None:
         axis.imshow(_seen(photo).mean(-1), cmap="gray", vmin=0, vmax=1, extent=extent)
     most = max(float(values.abs().max()), 1e-12)
-    colours = [(*_rgb(_DOWN), 0.85), (1, 1, 1, 0.0), (*_rgb(_UP), 0.85)]
+    colours = [(*to_rgb(_DOWN), 0.85), (1, 1, 1, 0.0), (*to_rgb(_UP), 0.85)]
     axis.imshow(
         values.numpy(), cmap=LinearSegmentedColormap.from_list("against to for", colours),
         vmin=-most, vmax=most, extent=extent, interpolation="bilinear",
@@ -90,9 +88,3 @@ def _heat(axis: Axes, name: str, values: Tensor, photo: Tensor | None) -> None:
 
 def _seen(photo: Tensor):
     return photo.permute(1, 2, 0).clamp(0, 1).cpu().numpy()
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    from matplotlib.colors import to_rgb
-
-    return to_rgb(colour)

@@ -36,7 +36,11 @@ def demo(
     check_place(out / "demo.png", "--out")
     described: list[dict[str, Any]] = []
     for photo in PHOTOS:
-        path = _find(photo)
+        path = photo.path
+        if path is None:
+            raise DataError(
+                "The demo's photos come with scikit-image: pip install 'feedback-adapter[demo]'."
+            )
         adapter = fa.load(photo.checkpoint)
         assert adapter.transform is not None, "the zoo's checkpoints say how they see photos"
         result = adapter.refine(
@@ -70,14 +74,6 @@ def demo(
         console.print(f"Picture: {picture}", highlight=False, soft_wrap=True)
     if json:
         print_json({"photos": described})
-
-
-def _find(photo: Photo) -> Path:
-    if photo.path is None:
-        raise DataError(
-            "The demo's photos come with scikit-image: pip install 'feedback-adapter[demo]'."
-        )
-    return photo.path
 
 
 def _shown(result: Refinement, truth: Mapping[str, bool]) -> list[Change]:

@@ -23,9 +23,7 @@ def list_plugins(
     if json:
         print_json({"plugins": [dataclasses.asdict(info) for info in infos]})
         return
-    table = Table()
-    for heading in ("plugin", "distribution", "version", "status", "adds"):
-        table.add_column(heading, overflow="fold")
+    table = Table("plugin", "distribution", "version", "status", "adds")
     for info in infos:
         adds = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in info.provides.items())
         style = "red" if info.status == "FAILED" else ""

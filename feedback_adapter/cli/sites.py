@@ -53,10 +53,8 @@ def sites(
             }
         )
         return
-    title = f"{model}: {len(found)} sites, in an image of {height} x {width} pixels"
-    table = Table(title=escape(title), title_justify="left")
-    for heading in ("site", "shape", "layout"):
-        table.add_column(heading, overflow="fold")
+    title = escape(f"{model}: {len(found)} sites, in an image of {height} x {width} pixels")
+    table = Table("site", "shape", "layout", title=title, title_justify="left")
     table.add_column("depth", justify="right", no_wrap=True)
     table.add_column("tail", justify="right", no_wrap=True)
     for site in found:

@@ -42,9 +42,8 @@ def list_checkpoints(
     if not rows:
         console.print("No checkpoints. Install the distribution feedback-adapter-zoo for some.")
         return
-    table = Table(caption="photos: whether refine takes photos; the others are for data sets.")
-    for heading in ("checkpoint", "photos", "what it is"):
-        table.add_column(heading, overflow="fold")
+    caption = "photos: whether refine takes photos; the others are for data sets."
+    table = Table("checkpoint", "photos", "what it is", caption=caption)
     for row in rows:
         table.add_row(escape(row["name"]), _ANSWERS[row["photos"]], escape(row["summary"]))
     print_table(table)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from feedback_adapter.sites.frozen import same_bits
+
 _OWN = frozenset(vars(nn.Module())) - {"_buffers"}
 """What every module has; `frozen` sees to buffers, which a forward pass may write to."""
 
@@ -75,18 +77,13 @@ def _copy(value: Any) -> Any:
     """A copy of what a tensor, a dictionary or a set holds; anything else is what it is."""
     if isinstance(value, Tensor):
         return value.detach().clone()
-    return (
-        dict(value) if isinstance(value, dict) else set(value) if isinstance(value, set) else value
-    )
+    return value.copy() if isinstance(value, (dict, set)) else value
 
 
 def _same(value: Any, copy: Any) -> bool:
     """Whether something still holds what it held when it was copied."""
     if isinstance(value, Tensor):
-        now = value.detach()
-        if now.shape != copy.shape or now.dtype != copy.dtype or now.device != copy.device:
-            return False
-        return torch.equal(now, copy) or bool(((now == copy) | (now.isnan() & copy.isnan())).all())
+        return same_bits(value.detach(), copy)
     if isinstance(value, dict):
         return len(value) == len(copy) and all(
             value.get(k, copy) is item for k, item in copy.items()

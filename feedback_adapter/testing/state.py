@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Generator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from feedback_adapter.sites import same_bits
 from feedback_adapter.testing.promises import ConformanceError
 
 __all__ = ["differences", "snapshot", "untouched"]
@@ -80,9 +80,7 @@ def _copy(value: Any) -> Any:
 
 def _same(before: Any, after: Any) -> bool:
     if isinstance(before, Tensor) and isinstance(after, Tensor):
-        return torch.equal(before.isnan(), after.isnan()) and torch.equal(
-            before.nan_to_num(), after.nan_to_num()
-        )
+        return same_bits(before, after)
     if isinstance(before, dict) and isinstance(after, dict):
         return list(before) == list(after) and all(_same(before[key], after[key]) for key in before)
     if isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):

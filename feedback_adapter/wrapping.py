@@ -112,12 +112,4 @@ def load(
         >>> adapter.card.license
         'Flickr8k: non-commercial research and education only'
     """
-    parts = read_checkpoint(name, model=model, device=device)
-    return Adapter(
-        parts.model,
-        parts.outputs,
-        transform=parts.transform,
-        defaults=parts.defaults,
-        priors=parts.priors,
-        card=parts.card,
-    )
+    return Adapter(**vars(read_checkpoint(name, model=model, device=device)))

@@ -23,10 +23,6 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(_text(item) for item in value)
-
-
 def _number(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
@@ -41,8 +37,20 @@ def _object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _objects(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _of_each(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether something is an object, each value of which fits."""
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+_objects = _of_each(_object)
+
+
+def _calibration(value: Any) -> bool:
+    return _object(value) and set(value) == {"scale", "bias"} and all(map(_number, value.values()))
 
 
 def _size(value: Any) -> bool:
@@ -104,7 +112,7 @@ _OUTPUT = {
     "labels": _Rule(_texts, "a list of text", True),
     "select": _Rule(_text, "text or null", null=True),
     "hierarchy": _Rule(
-        lambda value: isinstance(value, dict) and all(_texts(item) for item in value.values()),
+        _of_each(_texts),
         "an object with a list of labels for each coarse class, or null",
         null=True,
     ),
@@ -120,7 +128,7 @@ _TRANSFORM = {
 _WEIGHTS = {
     "dtype": _Rule(lambda value: value in DTYPES, f"one of {DTYPES}", True),
     "buffers": _Rule(
-        lambda value: isinstance(value, dict) and all(_text(item) for item in value.values()),
+        _of_each(_text),
         "an object with the dtype of each buffer that the weights don't hold",
     ),
     "sparse": _Rule(
@@ -135,12 +143,7 @@ _REFINE = {
     "others": _Rule(_objects, "an object with an object of options for each strategy"),
     "reference": _Rule(_objects, "an object with an object of options for each strategy"),
     "calibration": _Rule(
-        lambda value: (
-            isinstance(value, dict)
-            and all(_object(item) and set(item) == {"scale", "bias"} for item in value.values())
-            and all(_numbers(list(item.values())) for item in value.values())
-        ),
-        "an object with the scale and the bias of each output",
+        _of_each(_calibration), "an object with the scale and the bias of each output"
     ),
 }
 

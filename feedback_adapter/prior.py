@@ -213,28 +213,21 @@ def _matrix(name: str, given: Any) -> Tensor:
 def _couplings(residual: Tensor, variance: Tensor) -> Tensor:
     """Covariance of the errors of logits, from how the labels' residuals go together.
 
-    A residual is about the error of its logit times the variance of the label.
-
-    Args:
-        residual: (images, labels), the truth less its probability.
-        variance: (images, labels), p (1 - p).
+    A residual, the truth less its probability p, is about the error of its logit times the
+    variance of the label, p (1 - p). Both are (images, labels).
     """
     moments = residual.T @ residual / (variance.T @ variance + _FEW)
     return nearest_covariance(moments)
 
 
-def _calibrated(logits: Tensor, targets: Tensor, rounds: int = 8, ridge: float = 20.0) -> Tensor:
+def _calibrated(logits: Tensor, targets: Tensor) -> Tensor:
     """Probabilities of logits with a slope and an offset for each label (Platt scaling).
 
-    Args:
-        logits: (images, labels).
-        targets: (images, labels), 0 or 1.
-        rounds: Steps of Newton's method.
-        ridge: How many images' worth a slope of 1 counts.
+    All are (images, labels), targets 0 or 1. That a slope is 1 counts like `ridge` images.
     """
-    logits = logits.double()
+    logits, ridge = logits.double(), 20.0
     slope, offset = torch.ones_like(logits[0]), torch.zeros_like(logits[0])
-    for _ in range(rounds):
+    for _ in range(8):
         p = torch.sigmoid(logits * slope + offset)
         error, weight = p - targets, p * (1 - p)
         by_slope = (error * logits).sum(0) + ridge * (slope - 1)

@@ -88,13 +88,7 @@ def changes_between(
 ) -> list[Change]:
     """What a refinement did to each label of one image.
 
-    Args:
-        output: Name of the output.
-        labels: Their names.
-        before: Probabilities (labels,).
-        after: The same after refinement.
-        known: (labels,) bool.
-        present: (labels,) bool: which are known to hold.
+    Probabilities and masks are (labels,): which are known, and which of them are known to hold.
     """
     columns = (before.tolist(), after.tolist(), known.tolist(), present.tolist())
     return [
@@ -104,12 +98,7 @@ def changes_between(
 
 
 def moved_right(change: Change, truth: Mapping[str, bool]) -> bool | None:
-    """Whether a prediction moved towards the truth; `None` where that isn't known or it is told.
-
-    Args:
-        change: The prediction.
-        truth: What is true of the image: `{label: whether it holds}`.
-    """
+    """Whether a prediction moved towards the truth; `None` where that isn't known or it is told."""
     if change.known or change.label not in truth:
         return None
     return (change.after > change.before) == truth[change.label]
@@ -125,12 +114,8 @@ def table_of(
 ) -> Table:
     """A table of changes for a rich console, in their order.
 
-    Args:
-        changes: The rows.
-        title: Heading.
-        several: Whether the model has several outputs, so that labels need the output's name.
-        truth: Where it is known, to mark moves as right or wrong; see `moved_right`.
-        caption: What to say below.
+    Labels have their output's name with them where there are `several` outputs. With the `truth`,
+    moves are marked as right or wrong; see `moved_right`.
     """
     from rich.markup import escape
     from rich.table import Table

@@ -56,11 +56,6 @@ def captions_of(before: Outputs, after: Outputs, image: int) -> dict[str, dict[s
     """The captions that a model writes of one image, `{output: {"before": ..., "after": ...}}`.
 
     Empty for models that write none.
-
-    Args:
-        before: The unrefined model's outputs.
-        after: The outputs after refinement.
-        image: Which image of the batch.
     """
     row = torch.tensor([image], device="cpu")
     writers = [n for n, s in before.specs.items() if isinstance(s.decoder, CaptionDecoder)]

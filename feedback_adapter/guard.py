@@ -43,11 +43,6 @@ def title(spec: StrategySpec) -> str:
 def bind(evidence: Evidence, outputs: Mapping[str, Output], batch: int) -> Evidence:
     """Bind evidence to a model's outputs.
 
-    Args:
-        evidence: What the user gave.
-        outputs: What the model returns.
-        batch: Number of images.
-
     Raises:
         EvidenceError: It isn't evidence, or doesn't fit the outputs or the batch.
         PluginError: Evidence of a plugin fails.
@@ -66,10 +61,7 @@ def bind(evidence: Evidence, outputs: Mapping[str, Output], batch: int) -> Evide
 def tried(evidence: Evidence, problem: Problem, outputs: Mapping[str, Output]) -> Problem:
     """Try evidence that isn't the library's own on outputs that are all 0.
 
-    Args:
-        evidence: What the user gave.
-        problem: At least one image, and the evidence in its bound form.
-        outputs: What the model returns.
+    Its bound form is that of the problem, which has at least one image.
 
     Returns:
         The same problem with evidence in which mistakes are allowed for.
@@ -95,12 +87,9 @@ def run_each(
     problem: Problem,
     outputs: Mapping[str, Output],
 ) -> Refinement:
-    """Run strategies, each on its own images, and join their results in the images' order.
+    """Run strategies, each with its options and on its own images, by their indices (k,).
 
-    Args:
-        runs: For each strategy its options, and the indices (k,) of its images.
-        problem: The whole batch.
-        outputs: What the model returns.
+    Their results are joined in the images' order.
     """
     parts: list[Refinement] = []
     for spec, options, rows in runs:
@@ -113,13 +102,7 @@ def run_each(
 
 
 def run(spec: StrategySpec, options: Any, problem: Problem, outputs: Mapping[str, Output]) -> Any:
-    """Refine one batch.
-
-    Args:
-        spec: The strategy.
-        options: Its options.
-        problem: At least one image; the model is `frozen`.
-        outputs: What the model returns.
+    """Refine one batch, of at least one image, whose model is `frozen`.
 
     Raises:
         OptionsError: The result isn't finite.
@@ -142,9 +125,6 @@ class Named:
 
     An error of evidence that no plugin brings is the user's own: it gets a note. Interrupts and
     this library's own errors stay what they are, and so do errors from nobody's plugin.
-
-    Args:
-        spec: The strategy that runs.
     """
 
     def __init__(self, spec: StrategySpec | None = None) -> None:
@@ -170,13 +150,7 @@ class Named:
 
 
 def complaints(result: Any, outputs: Mapping[str, Output], batch: int) -> Generator[str]:
-    """What is wrong with what a strategy returned, a phrase for each.
-
-    Args:
-        result: What it returned.
-        outputs: What the model returns.
-        batch: Number of images.
-    """
+    """What is wrong with what a strategy returned for a batch, a phrase for each."""
     if not isinstance(result, Refinement):
         yield f"it returned {type(result).__name__} and not a Refinement"
         return

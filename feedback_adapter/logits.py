@@ -33,13 +33,7 @@ class LogitCheck:
     def __call__(
         self, model: nn.Module, inputs: Inputs, outputs: Outputs, read: Callable[[Any], Outputs]
     ) -> None:
-        """Check the outputs of a model, the first time that this is called.
-
-        Args:
-            model: The model.
-            inputs: What it was given.
-            outputs: What it returned.
-            read: Makes `Outputs` of what it returns.
+        """Check what a model returned for some inputs, the first time that this is called.
 
         Raises:
             ModelError: An output holds probabilities.

@@ -16,11 +16,8 @@ from feedback_adapter.outputs import Output, Outputs
 def predicted(logits: Tensor, spec: Output) -> Tensor:
     """Which labels a model sees at each pixel, (labels, height, width) bool.
 
-    Where labels exclude each other it is the likeliest one, else each that is likelier than not.
-
-    Args:
-        logits: (labels, height, width), of one image.
-        spec: What the output is.
+    Logits are of that form, too. Where labels exclude each other it is the likeliest one, else
+    each that is likelier than not.
     """
     if not spec.one_holds:
         return logits > 0
@@ -33,13 +30,8 @@ def changes_of(
 ) -> list[Change]:
     """For each label of a map its share of one image's pixels, before and after.
 
-    Args:
-        name: Of the output.
-        spec: What it is.
-        before: Logits (labels, height, width).
-        after: The same after refinement.
-        known: Of that form, bool: which labels of which pixels are known.
-        present: Of that form, bool: which are known to be there.
+    Logits and masks are (labels, height, width): which labels of which pixels are known, and
+    which of them are known to be there.
     """
     old, new = (predicted(z, spec).flatten(1).float().mean(1).tolist() for z in (before, after))
     told = known.flatten(1).sum(1).tolist()
@@ -56,11 +48,6 @@ def changes_of(
 
 def masks_of(before: Outputs, after: Outputs, image: int) -> dict[str, Any]:
     """The masks of one image's maps before and after, as run lengths, of the labels that are seen.
-
-    Args:
-        before: Outputs of all images.
-        after: The same after refinement.
-        image: Which image.
 
     Returns:
         `{"masks": {output: {label: {"before": run lengths, "after": run lengths}}}}`, or nothing
@@ -80,14 +67,7 @@ def masks_of(before: Outputs, after: Outputs, image: int) -> dict[str, Any]:
 def pictures_of(
     before: Outputs, after: Outputs, known: Mapping[str, Tensor], image: int
 ) -> list[MapPicture]:
-    """What to draw of one image's maps; nothing where no output is a map.
-
-    Args:
-        before: Outputs of all images.
-        after: The same after refinement.
-        known: `{output: (batch, labels, height, width) bool}`.
-        image: Which image.
-    """
+    """What to draw of one image's maps; nothing where no output is a map."""
     pictures: list[MapPicture] = []
     for name, spec, old, new in _seen(before, after, image):
         mask = known[name][image].cpu()
@@ -111,9 +91,6 @@ def run_lengths(mask: Tensor) -> dict[str, list[int]]:
 
     The counts are of pixels that aren't in the mask, that are, that aren't, and so on, down the
     first column, then the second.
-
-    Args:
-        mask: (height, width) bool.
 
     Example:
         >>> run_lengths(torch.tensor([[True, False], [True, True]]))

@@ -112,10 +112,7 @@ class Prepared:
             )
 
     def from_pivots(self, pivots: Sequence[Site]) -> Tail:
-        """The recorded pass, for a refinement at these pivots.
-
-        Args:
-            pivots: All or some of those that were prepared.
+        """The recorded pass, for a refinement at all or some of the pivots.
 
         Raises:
             SiteError: One wasn't prepared.
@@ -130,11 +127,7 @@ class Prepared:
         return self.tail
 
     def unrefined(self, read: Callable[[Any], Outputs]) -> Outputs:
-        """The unrefined model's outputs, in tensors of their own.
-
-        Args:
-            read: Makes `Outputs` of what the model returned.
-        """
+        """The unrefined model's outputs, in tensors of their own."""
         return read(self.tail.value).clone()
 
     def __repr__(self) -> str:
@@ -145,12 +138,7 @@ class Prepared:
 
 
 def prepare(model: nn.Module, inputs: Inputs, pivots: Sequence[Site]) -> Prepared:
-    """Record one forward pass of a batch.
-
-    Args:
-        model: The model to run.
-        inputs: At least one image.
-        pivots: Where refinements will move activations.
+    """Record one forward pass of a batch. See `Adapter.prepare`.
 
     Raises:
         InputError: There is no image.

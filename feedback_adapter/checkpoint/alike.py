@@ -22,11 +22,6 @@ _ROUNDING = 1e-6
 def check_alike(model: nn.Module, again: nn.Module, transform: PhotoTransform | None) -> None:
     """Check that two models return the same for random images, of two sizes where they can.
 
-    Args:
-        model: The model.
-        again: The model that was built again, with the same weights.
-        transform: How photos become its input; says the size of images, if known.
-
     Raises:
         CheckpointError: They don't; or they can't be compared, and are made of other parts.
     """

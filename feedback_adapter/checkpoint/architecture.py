@@ -111,9 +111,7 @@ class Architecture:
 def harmless(arguments: Mapping[str, Any], *, texts: bool = False) -> None:
     """Check that arguments only build a network.
 
-    Args:
-        arguments: By name.
-        texts: Whether any argument may be short text, or an object of such arguments.
+    With `texts`, any of them may be short text, or an object of such arguments.
 
     Raises:
         CheckpointError: One could do something else.

@@ -55,12 +55,10 @@ class Card:
         return {key: getattr(self, key) for key in FACTS if getattr(self, key)}
 
 
-def page_of(config: Mapping[str, Any], text: str = "") -> str:
+def page_of(config: Mapping[str, Any], text: str) -> str:
     """README.md: a header in YAML, as hubs read it, made of the config; and the text.
 
-    Args:
-        config: Of a checkpoint.
-        text: What follows the header; empty takes the name and the summary.
+    An empty text takes the name and the summary.
     """
     from huggingface_hub import EvalResult, ModelCardData
 

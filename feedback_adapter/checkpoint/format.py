@@ -231,12 +231,7 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def _checked(folder: Path, note: Mapping[str, Any], name: str) -> Path:
-    """The path of a file, whose bytes are those that the config means.
-
-    Args:
-        folder: The checkpoint's.
-        note: What the config says of the file.
-        name: What it is called; in format 1 the config says that.
+    """The path of a file, whose bytes are those that the config means by its note of it.
 
     Raises:
         CheckpointError: It is missing, or its sha256 is another.

@@ -43,13 +43,8 @@ class _Counted(TorchFunctionMode):
 def outline_of(build: Callable[[], nn.Module], elements: int, tensors: int) -> nn.Module:
     """Build a model on the meta device, where it takes no memory.
 
-    Args:
-        build: Builds it.
-        elements: How many numbers its weights have.
-        tensors: How many tensors these are.
-
     Raises:
-        CheckpointError: It would be far larger than that.
+        CheckpointError: It would be far larger than weights of so many elements and tensors.
     """
     try:
         counted = _Counted(elements, tensors)
@@ -65,11 +60,7 @@ def outline_of(build: Callable[[], nn.Module], elements: int, tensors: int) -> n
 def facts_of(model: nn.Module) -> dict[str, Any]:
     """What a model is made of: each module's class and plain attributes, each tensor's shape.
 
-    Args:
-        model: Also one on the meta device.
-
-    Returns:
-        Facts by a name that starts with the module's.
+    These are facts by a name that starts with the module's, of a model on the meta device, too.
     """
     facts: dict[str, Any] = {}
     for name, module in model.named_modules():

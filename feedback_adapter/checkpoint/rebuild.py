@@ -42,14 +42,9 @@ _MOST = 250
 
 
 def recover(model: nn.Module, labels: int) -> Architecture | None:
-    """How to build a model that timm or torchvision has made.
+    """How to build the model that is most like one that timm or torchvision has made.
 
-    Args:
-        model: Any model.
-        labels: The number of labels of its output.
-
-    Returns:
-        What builds the model that is most like it; `None` for other models.
+    `labels` is the number of labels of its output. It is `None` for other models.
     """
     note = getattr(model, "pretrained_cfg", None)
     name = note.get("architecture") if isinstance(note, dict) else None
@@ -66,13 +61,7 @@ def recover(model: nn.Module, labels: int) -> Architecture | None:
 
 
 class _Search:
-    """Looks for the arguments that a model was made with.
-
-    Args:
-        model: The model.
-        library: Which library has made it.
-        labels: The number of labels of its output.
-    """
+    """Looks for the arguments that a model was made with."""
 
     def __init__(self, model: nn.Module, library: str, labels: int) -> None:
         self.model, self.library, self.left = model, library, _MOST

@@ -149,11 +149,7 @@ _REFINE = {
 
 
 def check(config: Mapping[str, Any], file: Any) -> None:
-    """Check every key of a config.
-
-    Args:
-        config: What the file holds, as an object.
-        file: Where it is from, for messages.
+    """Check every key of a config that a file holds.
 
     Raises:
         CheckpointError: A key is missing, unknown, or holds something else than it may.
@@ -207,9 +203,7 @@ def _check(
 def only_data(value: Any, where: str) -> Any:
     """The same value, made of what JSON can hold; tuples become lists, numpy scalars numbers.
 
-    Args:
-        value: Anything.
-        where: What it is, for messages, such as `"refine.options"`.
+    Messages say where it is, such as `"refine.options"`.
 
     Raises:
         CheckpointError: A part of it is something else, such as an object of Python.

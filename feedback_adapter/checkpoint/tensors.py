@@ -69,11 +69,7 @@ def fill(
 ) -> None:
     """Load a state that `state_of` made into a model, in the dtypes that it had.
 
-    Args:
-        model: Of the same structure; its parameters and buffers may have other dtypes.
-        tensors: As they are stored.
-        note: What the config notes of them.
-        folder: Where they are from, for messages.
+    The model is of the same structure; its parameters and buffers may have other dtypes.
 
     Raises:
         CheckpointError: They don't fit the model.

@@ -71,13 +71,7 @@ def timm_model(name: str) -> nn.Module:
 
 
 def write_timms(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write timm's own config beside weights, if timm then loads the same model from them.
-
-    Args:
-        folder: With the weights.
-        config: Of the checkpoint.
-        tensors: The weights, as they are stored.
-    """
+    """Write timm's own config beside weights, if timm then loads the same model from them."""
     how = config["architecture"]
     if not how or how["library"] != "timm":
         return
@@ -97,12 +91,7 @@ def write_timms(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
 
 
 def _timms(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """What timm's config says of a model, with what a checkpoint's says of its photos and labels.
-
-    Args:
-        config: Of the checkpoint.
-        model: Built by timm as that says.
-    """
+    """What timm's config says of a model, with what a checkpoint says of its photos and labels."""
     kwargs, transform = dict(config["architecture"]["kwargs"]), config.get("transform")
     own = cast("dict[str, Any]", model.pretrained_cfg)
     note = {key: own[key] for key in _KEPT if key in own}

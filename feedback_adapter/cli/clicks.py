@@ -15,13 +15,8 @@ if TYPE_CHECKING:
 def clicked(clicks: Sequence[str], radius: float | None, photos: Sequence[Path]) -> Pixels | None:
     """What clicks on photos say, which a `Transform` shows the model as a whole.
 
-    Args:
-        clicks: `x,y=label` each, in pixels of the photo as a viewer shows it.
-        radius: How far around a click its label is known, in pixels of the photo.
-        photos: All have the same clicks.
-
-    Returns:
-        The evidence, or nothing where there is no click.
+    A click is `x,y=label`, in pixels of the photo as a viewer shows it, and the same on all of
+    the photos; nothing is known where there is none.
 
     Raises:
         EvidenceError: A click that can't be read.

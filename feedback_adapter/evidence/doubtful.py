@@ -17,13 +17,7 @@ from feedback_adapter.outputs import Output, Outputs
 
 
 class DoubtfulLabels(BoundLabels):
-    """Labels as tensors, with how often they are told wrong.
-
-    Args:
-        target: As for `BoundLabels`.
-        weight: As for `BoundLabels`.
-        wrong: How often labels are told wrong, or `None` to estimate it for each image.
-    """
+    """Labels as tensors, and how often they are told wrong: `None` estimates it for each image."""
 
     def __init__(
         self, target: dict[str, Tensor], weight: dict[str, Tensor], wrong: Wrong | None

@@ -133,12 +133,7 @@ def output_of(
 ) -> str:
     """Which output evidence is about: the one that is named, or the only one that fits.
 
-    Args:
-        specs: The model's outputs.
-        output: Its name, or `None`.
-        fits: Names of those that are possible.
-        who: What needs one: "Text".
-        needs: What it must be, as the end of a sentence: "a caption's".
+    Messages say who needs one ("Text") and what it must be ("a caption's").
 
     Raises:
         EvidenceError: There is no such output, or it isn't clear which.
@@ -155,12 +150,7 @@ def output_of(
 
 
 def everywhere(outputs: Outputs, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The answer of `Evidence.known`: masks of some outputs, and nothing known of the others.
-
-    Args:
-        outputs: The model's outputs.
-        known: Masks by output, on any device.
-    """
+    """The answer of `Evidence.known`: masks of some outputs, and nothing known of the others."""
     return {
         name: known[name].to(value.device)
         if name in known

@@ -61,14 +61,7 @@ class _Rows:
 
 
 class KnownPixels(Evidence):
-    """Some pixels' labels are known.
-
-    Args:
-        output: Name of the output that is a map.
-        spec: What it is.
-        images: What is known of each image.
-        confidence: How far to trust it, in [0, 1].
-    """
+    """Some pixels' labels are known, of each image of an output that is a map."""
 
     def __init__(
         self, output: str, spec: Output, images: Sequence[ImageMarks], confidence: float

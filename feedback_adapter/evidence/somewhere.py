@@ -154,13 +154,7 @@ class _CertainSomewhere(CertainOnMap):
 
 
 def log_odds_of(logits: Tensor, label: int, spec: Output) -> Tensor:
-    """The log-odds of one label at each pixel, (batch, height, width), in nats.
-
-    Args:
-        logits: (batch, labels, height, width).
-        label: Its number.
-        spec: What the output is.
-    """
+    """The log-odds of a label, by its number, at each pixel, (batch, height, width), in nats."""
     own = logits[:, label]
     if not spec.one_holds:
         return own
@@ -174,8 +168,7 @@ def log_odds_of(logits: Tensor, label: int, spec: Output) -> Tensor:
 def log_somewhere(odds: Tensor) -> tuple[Tensor, Tensor]:
     """The log-probabilities that a label is at no pixel, and at one at least, (batch,) each.
 
-    Args:
-        odds: (batch, height, width), its log-odds at each pixel.
+    Its log-odds at each pixel are (batch, height, width).
     """
     flat = odds.flatten(1)
     least = -20.0  # below it log softplus(o) = o - exp(o) / 2 to the last digit

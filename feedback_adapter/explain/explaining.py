@@ -47,12 +47,7 @@ class MissingCaptumError(FeedbackAdapterError, ImportError):
 class Asked:
     """What `Adapter.refine` was asked: what it takes to refine an image again.
 
-    Args:
-        adapter: The adapter that refined.
-        inputs: The images and what else the model takes.
-        evidence: What was known, in the user's words.
-        pivots: Where activations could move.
-        options: The options of each strategy that ran, by its name.
+    The evidence is in the user's words; the options are those of each strategy, by its name.
     """
 
     adapter: Adapter
@@ -113,14 +108,7 @@ def explain(
 
 
 class _Again:
-    """One image that is refined again with some of its evidence.
-
-    Args:
-        result: What was refined, with what was asked.
-        image: Which image of it.
-        output: Name of the output of the label.
-        column: The label's number.
-    """
+    """One image of a result that is refined again with some of its evidence."""
 
     def __init__(self, result: Refinement, image: int, output: str, column: int) -> None:
         assert result.asked is not None, "explain has checked it"
@@ -217,11 +205,6 @@ def can_explain(
     specs: Mapping[str, Output], label: Any, output: str | None = None
 ) -> tuple[str, int]:
     """Find the output and the number of the label that a user means.
-
-    Args:
-        specs: The model's outputs by name.
-        label: The label.
-        output: Which output; needed only where several have a label of that name.
 
     Raises:
         EvidenceError: There is no such output or label, or it isn't clear which.

@@ -70,11 +70,7 @@ class Grid:
         """The grid of an activation of some shape, or `None` where it has none.
 
         Tokens are the places of a grid that has the image's aspect ratio, row by row, after as
-        few others as possible.
-
-        Args:
-            shape: Of the activation, first the batch.
-            image: Shape of the images, (batch, channels, height, width).
+        few others as possible. Both shapes begin with the batch.
         """
         layout = layout_of(shape, image)
         if layout in ("NCHW", "NHWC"):
@@ -124,12 +120,8 @@ def maps_of(
 ) -> Maps:
     """Where a label's log-odds come from. Call it in grad mode.
 
-    Args:
-        pivot: Name of the site.
-        before: Its unrefined activation, (1, ...).
-        refined: Its refined activation, if there is one.
-        scores: What follows from it, in the unrefined network, and with all other pivots refined.
-        grid: How the activation is a grid.
+    `before` and `refined` are the activation at the pivot, (1, ...); `scores` say what follows
+    from it in the unrefined network, and with all other pivots refined.
     """
     from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam
 

@@ -73,14 +73,9 @@ class Hidden(Evidence):
 
 
 def hide(evidence: Evidence, unrefined: Outputs, share: float, seed: int) -> Hidden:
-    """Hide a random share of what is known of each image, never all of it.
+    """Hide a random share, in (0, 1), of what is known of each image, never all of it.
 
-    Args:
-        evidence: What is known, bound.
-        unrefined: The unrefined model's outputs.
-        share: Share of the known variables that is hidden, in (0, 1); of two or more, at least
-            one is.
-        seed: Seed of the random choice of what is hidden.
+    Of two known variables or more at least one is hidden. The evidence is bound.
     """
     known = evidence.known(unrefined)
     generator = torch.Generator().manual_seed(seed)

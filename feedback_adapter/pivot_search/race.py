@@ -103,18 +103,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What `race` tries, and how.
-
-    Args:
-        steps: Most steps to try, at least 1; every number up to it is.
-        step_sizes: Step sizes to try, at least one.
-        hide: Share of the known variables that is hidden, in (0, 1).
-        criterion: `"precision"`: the gain in mean average precision over the images.
-            `"likelihood"`: the gain in likelihood. `None`: precision where it is defined.
-        batch: Images at a time, at least 1.
-        tolerance: A site is as good as the best one if its gain is less by at most so many
-            standard errors, at least 0.
-        seed: Seed of the random choice of what is hidden.
+    """What `race` tries, and how; see `choose_pivots`.
 
     Raises:
         OptionsError: A value is out of its range.
@@ -260,15 +249,8 @@ def race(
 ) -> Choice:
     """Try settings and choose one. See `choose_pivots`.
 
-    Args:
-        prepare: Runs the forward pass of some of the images once, by index (k,).
-        refine: Refines what was prepared: `(prepared, evidence, **arguments)`.
-        strategy: Name of the strategy.
-        sites: Where to try a pivot.
-        evidence: What is known, bound.
-        unrefined: The unrefined model's outputs.
-        search: What to try.
-        options: Other options of the strategy.
+    `prepare` runs the forward pass of some of the images once, by index (k,), and `refine` refines
+    what was prepared, as `Adapter.refine` does. The evidence is bound.
 
     Raises:
         EvidenceError: No image has two known variables, so that nothing can be hidden, or the

@@ -28,13 +28,7 @@ class Automatic:
         self._found: dict[tuple[int, ...], Site] = {}
 
     def site(self, model: nn.Module, inputs: Inputs, read: Read) -> Site:
-        """The site for these images: what `middle` finds.
-
-        Args:
-            model: The model.
-            inputs: The images.
-            read: Takes the named outputs out of what the model returned.
-        """
+        """The site for these images: what `middle` finds."""
         form = (inputs.batch > 1, *inputs.images.shape[1:])
         if form not in self._found:
             with frozen(model):

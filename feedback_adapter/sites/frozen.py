@@ -320,12 +320,9 @@ def _collect(
 ) -> None:
     """What values hold at any depth: containers and objects with copies of them, and tensors.
 
-    Args:
-        values: What to look into.
-        home: Where the model's own classes are defined: only their objects are looked into.
-        members: Gets each container, and each object's attributes, with a copy.
-        tensors: Gets each tensor.
-        seen: Ids of what has been looked into.
+    Of objects only those are looked into whose classes are the model's own, from the module
+    `home`. `members` gets each container, and each object's attributes, with a copy; `seen` are
+    the ids of what has been looked into.
     """
     for value in values:
         kind = type(value)

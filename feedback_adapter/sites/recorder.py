@@ -65,16 +65,9 @@ def record(
 
 
 class _Recorder(TorchDispatchMode):
-    """Watches one forward pass.
+    """Watches one forward pass. See `record`.
 
-    Args:
-        model: The model to run.
-        pivots: The sites to run again from.
-        given: Activations to put in place of what the model computes.
-        keep_all: Whether to keep and copy every output.
-        through: A recording that answers what it can.
-        guarded: The memory that the model mustn't write to; `None` for none, where the
-            model runs on copies.
+    `guarded` is the memory that the model mustn't write to; `None` where it runs on copies.
     """
 
     supports_higher_order_operators = True

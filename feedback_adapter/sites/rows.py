@@ -34,11 +34,6 @@ class RowCheck:
     def __call__(self, model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> None:
         """Check that pivots hold an image in each row.
 
-        Args:
-            model: The user's model.
-            inputs: The images.
-            sites: The pivots.
-
         Raises:
             SiteError: One holds something else.
         """
@@ -60,14 +55,10 @@ class RowCheck:
 def not_by_image(model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> set[Site]:
     """Those of the sites that don't have one image's activation in each row.
 
-    Two forward passes. A model that mixes images by itself, as batch normalisation without
-    running statistics does, changes everywhere, and none of its sites is among them. Call
+    Their first dimension is as long as the batch, of at least two images: with one there is
+    nothing to find. Two forward passes. A model that mixes images by itself, as batch normalisation
+    without running statistics does, changes everywhere, and none of its sites is among them. Call
     inside `frozen(model)`.
-
-    Args:
-        model: The user's model.
-        inputs: At least two images; with one there is nothing to find.
-        sites: Sites whose first dimension is as long as the batch.
     """
     if inputs.batch < 2 or not sites:
         return set()

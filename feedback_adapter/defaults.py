@@ -26,6 +26,8 @@ from feedback_adapter.strategies.base import Facts
 
 __all__ = ["CHOSEN", "Defaults", "pick", "takes"]
 
+Values = Mapping[str, Any]
+
 CHOSEN = 10.0
 """What a checkpoint's own choice of a strategy counts, whatever that strategy says of itself."""
 
@@ -47,12 +49,8 @@ class Defaults:
     strategy: str | None = None
     pivots: tuple[str, ...] | str = "auto"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
-    others: Mapping[str, Mapping[str, Any]] = dataclasses.field(
-        default_factory=dict[str, Mapping[str, Any]]
-    )
-    reference: Mapping[str, Mapping[str, Any]] = dataclasses.field(
-        default_factory=dict[str, Mapping[str, Any]]
-    )
+    others: Mapping[str, Values] = dataclasses.field(default_factory=dict[str, Values])
+    reference: Mapping[str, Values] = dataclasses.field(default_factory=dict[str, Values])
     calibration: Mapping[str, Mapping[str, float]] = dataclasses.field(
         default_factory=dict[str, Mapping[str, float]]
     )

@@ -41,16 +41,7 @@ from feedback_adapter.transform import PhotoTransform, Transform
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a checkpoint is made of, as an adapter holds it.
-
-    Args:
-        model: With its weights.
-        outputs: What the model returns, by name.
-        transform: How photos become its input, if known.
-        defaults: What `refine` does where it isn't told.
-        priors: Label statistics, by output.
-        card: What the checkpoint says of itself.
-    """
+    """Everything that a checkpoint is made of, as an adapter holds it: see `Adapter`."""
 
     model: nn.Module
     outputs: Mapping[str, Output]

@@ -13,7 +13,7 @@ from feedback_adapter.errors import CheckpointError, InputError, ModelError, did
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
-    from feedback_adapter.sites import Site
+    from feedback_adapter.sites import SiteInfo
 
 LARGEST = 8192
 """An image of more pixels on a side takes gigabytes in any network."""
@@ -65,7 +65,7 @@ def sites(
     print_table(table)
 
 
-def _found(adapter: Adapter, size: int | None) -> tuple[list[Site], int, int]:
+def _found(adapter: Adapter, size: int | None) -> tuple[list[SiteInfo], int, int]:
     """The sites in an image of the given size, or of the first one that the model takes."""
     import torch
 

@@ -41,7 +41,6 @@ class BoundLabels(Evidence):
         self.stated = some or list(self.weight)
 
     def certain(self) -> list[Certain]:
-        """See `Evidence.certain`."""
         return [
             Certain(name, torch.where(self.weight[name] == 1, target, torch.nan))
             for name, target in self.target.items()
@@ -61,7 +60,6 @@ class BoundLabels(Evidence):
         return target, weight
 
     def loss(self, outputs: Outputs) -> Tensor:
-        """See `Evidence.loss`."""
         total: Tensor | None = None
         for name in self.stated:
             logits = outputs[name]
@@ -81,11 +79,9 @@ class BoundLabels(Evidence):
         return total
 
     def read(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.read`."""
         return Outputs({name: outputs[name] for name in self.stated}, outputs.specs)
 
     def clamp(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.clamp`."""
         new: dict[str, Tensor] = {}
         for name in self.target:
             logits, spec = outputs[name], outputs.specs[name]
@@ -109,7 +105,6 @@ class BoundLabels(Evidence):
         return outputs.replace(**new)
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.known`."""
         told = {name: self.on(outputs[name], name)[1] > 0 for name in self.target}
         return everywhere(outputs, told)
 
@@ -123,11 +118,9 @@ class BoundLabels(Evidence):
         return everywhere(outputs, told)
 
     def doubts(self) -> dict[str, Tensor]:
-        """See `Evidence.doubts`."""
         return self._doubts
 
     def take(self, rows: Tensor) -> BoundLabels:
-        """See `Evidence.take`."""
         return BoundLabels(
             rows_of(self.target, rows),
             rows_of(self.weight, rows),

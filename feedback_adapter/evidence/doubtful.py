@@ -31,7 +31,6 @@ class DoubtfulLabels(BoundLabels):
         return [fact for fact in super().certain() if fact.output not in self.fallible]
 
     def check(self, specs: Mapping[str, Output]) -> Self:
-        """See `BoundLabels.check`."""
         self.fallible = {name for name, spec in specs.items() if spec.kind == "multilabel"}
         for name, spec in specs.items():
             told = name in self.weight and bool((self.weight[name] > 0).any())
@@ -44,11 +43,9 @@ class DoubtfulLabels(BoundLabels):
 
     @property
     def doubtful(self) -> bool:
-        """See `Evidence.doubtful`."""
         return True
 
     def believed(self, before: Outputs, opinion: Opinion) -> BoundLabels:
-        """See `Evidence.believed`."""
         target, doubts = dict(self.target), dict[str, Tensor]()
         for name, told, hard, known in self._fallible(before):
             values = self._weighed(before[name], told, hard)
@@ -74,7 +71,6 @@ class DoubtfulLabels(BoundLabels):
         return wrong
 
     def take(self, rows: Tensor) -> DoubtfulLabels:
-        """See `Evidence.take`."""
         return DoubtfulLabels(rows_of(self.target, rows), rows_of(self.weight, rows), self.wrong)
 
     def _fallible(self, before: Outputs) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:

@@ -73,7 +73,6 @@ class KnownPixels(Evidence):
         self.cached: tuple[Size, torch.device, _Rows] | None = None
 
     def certain(self) -> list[Certain]:
-        """See `Evidence.certain`."""
         if self.confidence < 1:
             return []
         labels = len(self.spec.labels)
@@ -85,7 +84,6 @@ class KnownPixels(Evidence):
         ]
 
     def loss(self, outputs: Outputs) -> Tensor:
-        """See `Evidence.loss`."""
         rows = self.rows(outputs[self.output])
         return self._loss(self.read(outputs), rows)
 
@@ -96,7 +94,6 @@ class KnownPixels(Evidence):
         return Outputs({self.output: logits.flatten(2).gather(2, index)}, outputs.specs)
 
     def loss_of(self, read: Outputs) -> Tensor:
-        """See `Evidence.loss_of`."""
         assert self.cached is not None, "read(outputs) comes first"
         return self._loss(read, self.cached[2])
 
@@ -105,22 +102,18 @@ class KnownPixels(Evidence):
         return losses.reshape(rows.index.shape).sum(1)
 
     def clamp(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.clamp`."""
         logits = outputs[self.output]
         rows = self.rows(logits)
         clamped = rows.labels.clamp(self.gathered(outputs))[self.output]
         return outputs.replace(**{self.output: self._put(logits.clone(), rows, clamped)})
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.known`."""
         return self._masks(outputs, present=False)
 
     def present(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.present`."""
         return self._masks(outputs, present=True)
 
     def take(self, rows: Tensor) -> KnownPixels:
-        """See `Evidence.take`."""
         images = [self.images[row] for row in rows.tolist()]
         return KnownPixels(self.output, self.spec, images, self.confidence)
 
@@ -206,11 +199,9 @@ class _CertainPixels(CertainOnMap):
     pixels: KnownPixels = dataclasses.field(kw_only=True)
 
     def hold(self, outputs: Outputs) -> Outputs:
-        """See `CertainOnMap.hold`."""
         return self.pixels.clamp(outputs)
 
     def broken(self, outputs: Outputs) -> str | None:
-        """See `CertainOnMap.broken`."""
         logits = outputs[self.output]
         rows = self.pixels.rows(logits)
         found = self.pixels.gathered(outputs)

@@ -120,9 +120,10 @@ class Labels(Unbound):
             name = output_of(specs, self.output, list(specs), "Labels", "one of labels")
             specs = {name: specs[name]}
         # on the CPU, whatever the user's default device is
-        blank = {n: torch.zeros(batch, len(s.labels), device="cpu") for n, s in specs.items()}
-        target = {name: tensor.clone() for name, tensor in blank.items()}
-        weight = {name: tensor.clone() for name, tensor in blank.items()}
+        target, weight = (
+            {n: torch.zeros(batch, len(s.labels), device="cpu") for n, s in specs.items()}
+            for _ in range(2)
+        )
         trust = self.confidence if isinstance(self.confidence, dict) else {}
         rest = 1.0 if isinstance(self.confidence, dict) else self.confidence
         every = _Places(specs)

@@ -41,14 +41,12 @@ class Somewhere(Evidence):
         self.stated = some or list(weight)
 
     def certain(self) -> list[Certain]:
-        """See `Evidence.certain`."""
         return [
             _CertainSomewhere(name, torch.where(self.weight[name] == 1, target, torch.nan))
             for name, target in self.target.items()
         ]
 
     def loss(self, outputs: Outputs) -> Tensor:
-        """See `Evidence.loss`."""
         total: list[Tensor] = []
         for name in self.stated:
             logits, spec = outputs[name], outputs.specs[name]
@@ -59,7 +57,6 @@ class Somewhere(Evidence):
         return torch.stack(total).sum(0)
 
     def read(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.read`."""
         return Outputs({name: outputs[name] for name in self.stated}, outputs.specs)
 
     def clamp(self, outputs: Outputs) -> Outputs:
@@ -89,7 +86,6 @@ class Somewhere(Evidence):
         return self._everywhere(outputs, present=True)
 
     def take(self, rows: Tensor) -> Somewhere:
-        """See `Evidence.take`."""
         return Somewhere(rows_of(self.target, rows), rows_of(self.weight, rows))
 
     def _everywhere(self, outputs: Outputs, *, present: bool) -> dict[str, Tensor]:
@@ -140,7 +136,6 @@ class _CertainSomewhere(CertainOnMap):
         return outputs.replace(**{self.output: logits})
 
     def broken(self, outputs: Outputs) -> str | None:
-        """See `CertainOnMap.broken`."""
         logits, spec = outputs[self.output], outputs.specs[self.output]
         value = self.value.to(logits)
         for label in (~value.isnan()).any(0).nonzero()[:, 0].tolist():

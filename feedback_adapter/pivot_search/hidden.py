@@ -46,18 +46,15 @@ class Hidden(Evidence):
         return self.evidence.loss(self._replaced(outputs))
 
     def clamp(self, outputs: Outputs) -> Outputs:
-        """See `Evidence.clamp`."""
         clamped = self.evidence.clamp(outputs)
         new = {n: torch.where(m, outputs[n], clamped[n]) for n, m in self.hidden.items()}
         return clamped.replace(**new)
 
     def known(self, outputs: Outputs) -> dict[str, Tensor]:
-        """See `Evidence.known`."""
         known = self.evidence.known(outputs)
         return {n: m & ~self.hidden[n] if n in self.hidden else m for n, m in known.items()}
 
     def take(self, rows: Tensor) -> Hidden:
-        """See `Evidence.take`."""
         hidden = {name: mask[rows] for name, mask in self.hidden.items()}
         return Hidden(self.evidence.take(rows), self.unrefined.take(rows), hidden)
 

@@ -41,11 +41,7 @@ def _ask(module: nn.Module, before: Callable[..., Any] | None, *args: Any, **kwa
 
 
 def surely(undo: Callable[[], None]) -> None:
-    """Undo something, and only then let an interrupt have its way.
-
-    Args:
-        undo: May be called again where it was interrupted.
-    """
+    """Undo something, again where that is interrupted; only then an interrupt has its way."""
     interrupted = False
     while True:
         try:

@@ -17,9 +17,6 @@ class Kept:
     """The parameters, gradients, hooks, parts and methods of a model.
 
     A module's other attributes aren't looked at: its forward pass may write to them.
-
-    Args:
-        model: The model. Its parameters are copied.
     """
 
     def __init__(self, model: nn.Module) -> None:

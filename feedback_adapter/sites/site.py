@@ -71,12 +71,10 @@ class Site:
 class SiteInfo(Site):
     """A site, and what one traced forward pass measured there.
 
-    It can be passed wherever a `Site` can be; `Site.of(info)` is its address alone.
+    It can be passed wherever a `Site` can be, whose arguments it has, too; `Site.of(info)` is its
+    address alone.
 
     Args:
-        module: See `Site`.
-        call: See `Site`.
-        selector: See `Site`.
         calls: How many calls of that module one forward pass makes.
         shape: Shape in the traced batch, first the batch.
         layout: `"NCHW"`, `"NHWC"`, `"NLC"`, `"NC"` or `"other"`.

@@ -79,12 +79,7 @@ class Newton(Strategy[NewtonOptions]):
 
 
 class GaussNewton(Moving):
-    """Pivots that move to the lowest place of a plane, over which the tail is linear.
-
-    Args:
-        problem: The whole batch.
-        prior_std: See `NewtonOptions`.
-    """
+    """Pivots that move to the lowest place of a plane, over which the tail is linear."""
 
     retries = 8
     rounding = 1e-6

@@ -4,13 +4,11 @@ Planes are of held-out families (test); the scenes are the first of each kind, n
 photographs are scikit-image's, which are free. Pictures show colours as the renderer made them.
 """
 
-import argparse
-from pathlib import Path
-
 import matplotlib
 import numpy as np
 import torch
-from drawn import ROOT, SEEDS, Drawn, bank, draw
+from command import parser
+from drawn import SEEDS, Drawn, bank, draw
 from skimage import data as free
 from skimage.transform import resize
 from torch import Tensor
@@ -166,12 +164,9 @@ def free_photographs() -> Tensor:
 @torch.no_grad()
 def main() -> None:
     """Draw all, or some."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default="planes-backward")
-    parser.add_argument("--objects", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=())
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
-    options = parser.parse_args()
+    command = parser(__doc__, "objects", out="docs/images")
+    command.add_argument("--only", nargs="*", default=())
+    options = command.parse_args()
     model = fa.load(options.checkpoint).model.generative()
     objects, photographs = bank(options.objects, "test"), free_photographs()
     some = lambda kind, n: draw(kind, n, objects, photographs, SEEDS["test"])  # noqa: E731

@@ -8,14 +8,13 @@ place has a higher score than what the search found: where it has, the search mi
 it hasn't, the model prefers something else. Writes results/oracle.json.
 """
 
-import argparse
 import json
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from drawn import ROOT, SEEDS, Drawn, bank, draw, photos
+from command import parser
+from drawn import SEEDS, Drawn, bank, draw, photos
 from intervals import versions, with_interval
 from methods import iou
 from torch import Tensor
@@ -119,14 +118,10 @@ def ask(oracle: Oracle, drawn: Drawn, i: int) -> dict[str, float]:
 
 def main() -> None:
     """Ask about scenes of each kind, and write the means."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default="planes-backward")
-    parser.add_argument("--objects", type=Path, required=True)
-    parser.add_argument("--coco", type=Path, required=True)
-    parser.add_argument("--n", type=int, default=24, help="scenes of each kind")
-    parser.add_argument("--seconds", type=float, default=1e9)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "oracle.json")
-    options = parser.parse_args()
+    command = parser(__doc__, "objects", "coco", out="results/oracle.json")
+    command.add_argument("--n", type=int, default=24, help="scenes of each kind")
+    command.add_argument("--seconds", type=float, default=1e9)
+    options = command.parse_args()
     until = time.monotonic() + options.seconds
     oracle = Oracle(fa.load(options.checkpoint).model.generative())
     objects, photographs = bank(options.objects, "dev"), photos(options.coco, "dev")

@@ -6,15 +6,14 @@ two) is averaged. `the truth` picks the best mask, which no rule can beat. Write
 results/ranking.json.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from drawn import ROOT, SEEDS, bank, draw, photos
+from command import parser
+from drawn import SEEDS, bank, draw, photos
 from intervals import versions, with_interval
 from methods import iou
 from torch import Tensor
@@ -72,13 +71,9 @@ RULES: dict[str, Callable[[Asked], Tensor]] = {
 @torch.no_grad()
 def main() -> None:
     """Rank, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default="planes-backward")
-    parser.add_argument("--objects", type=Path, required=True)
-    parser.add_argument("--coco", type=Path, required=True)
-    parser.add_argument("--n", type=int, default=24, help="scenes of each kind")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "ranking.json")
-    options = parser.parse_args()
+    command = parser(__doc__, "objects", "coco", out="results/ranking.json")
+    command.add_argument("--n", type=int, default=24, help="scenes of each kind")
+    options = command.parse_args()
     net = fa.load(options.checkpoint).model
     model = net.generative().with_options(fine=PLACES, guided=False)
     objects, photographs = bank(options.objects, "dev"), photos(options.coco, "dev")

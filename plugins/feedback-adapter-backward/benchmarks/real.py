@@ -11,7 +11,6 @@ Writes results/photographs.json: IoU of the box around the mask with COCO's box,
 middle of the mask lies in the box, with 95% bootstrap intervals.
 """
 
-import argparse
 import io
 import json
 import zipfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command import parser
 from drawn import ROOT, bank, photos
 from gallery import free_photographs, grid, over, show
 from intervals import versions, with_interval
@@ -138,14 +138,9 @@ def shown(model, stamp: Path):
 
 def main() -> None:
     """Measure and write the table; draw if a stamp is given."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default="planes-backward")
-    parser.add_argument("--models", type=Path, required=True, help="what finish.py wrote")
-    parser.add_argument("--objects", type=Path, required=True)
-    parser.add_argument("--coco", type=Path, required=True)
-    parser.add_argument("--stamp", type=Path, help="747.png of tuxpaint-stamps-default")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "photographs.json")
-    options = parser.parse_args()
+    command = parser(__doc__, "models", "objects", "coco", out="results/photographs.json")
+    command.add_argument("--stamp", type=Path, help="747.png of tuxpaint-stamps-default")
+    options = command.parse_args()
     net = fa.load(options.checkpoint).model
     model = net.generative()
 

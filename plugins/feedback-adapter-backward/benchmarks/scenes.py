@@ -6,13 +6,13 @@ the mask head and the published model's parameters from `recipes/training` (`ref
 A run that ends early, by `--seconds`, goes on where it stopped when the command is given again.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import torch
-from drawn import KINDS, PLANE, ROOT, SEEDS, Drawn, bank, draw, photos
+from command import parser
+from drawn import KINDS, PLANE, SEEDS, Drawn, bank, draw, photos
 from intervals import versions, with_interval
 from methods import iou, pieces
 from rivals import best_cut, others
@@ -129,19 +129,14 @@ def rows(store: dict) -> list[dict]:
 
 def main() -> None:
     """Measure what isn't measured yet, and write the table of all that is."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default="planes-backward")
-    parser.add_argument("--models", type=Path, required=True, help="what finish.py wrote")
-    parser.add_argument("--reference", type=Path, help="what reference.py wrote; may be left out")
-    parser.add_argument("--objects", type=Path, required=True)
-    parser.add_argument("--coco", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True, help="keeps values between runs")
-    parser.add_argument("--n", type=int, default=300)
-    parser.add_argument("--step", type=int, default=20, help="scenes of a kind before the next")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--seconds", type=float, default=1e9)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "scenes.json")
-    options = parser.parse_args()
+    command = parser(__doc__, "models", "objects", "coco", out="results/scenes.json")
+    command.add_argument("--reference", type=Path, help="what reference.py wrote; may be left out")
+    command.add_argument("--store", type=Path, required=True, help="keeps values between runs")
+    command.add_argument("--n", type=int, default=300)
+    command.add_argument("--step", type=int, default=20, help="scenes of a kind before the next")
+    command.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    command.add_argument("--seconds", type=float, default=1e9)
+    options = command.parse_args()
     until = time.monotonic() + options.seconds
     net = fa.load(options.checkpoint).model
     model = net.generative()

@@ -33,6 +33,15 @@ def bank(objects, photos, generator, made: int) -> Backgrounds:
     return Backgrounds(torch.cat(blocks))
 
 
+def samplers(data: Path, made: int, generator: torch.Generator) -> tuple[Sampler, Sampler]:
+    """Scenes to train on, and held out ones of other objects on other photographs."""
+    objects, photos = load(data, "train", generator.device)
+    dev_objects, _ = load(data, "dev", generator.device)
+    held = max(1, len(photos) // 20)
+    train = Sampler(objects, bank(objects, photos[held:], generator, made), generator)
+    return train, Sampler(dev_objects, Backgrounds(photos[:held]), generator)
+
+
 def _resized(pictures, size):
     big = torch.nn.functional.interpolate(pictures.float(), size=size, mode="bilinear")
     return big.round().to(torch.uint8)
@@ -108,11 +117,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     begin, device = time.monotonic(), torch.device(options.device)
     generator = torch.Generator(device).manual_seed(options.seed)
-    objects, photos = load(options.data, "train", device)
-    dev_objects, _ = load(options.data, "dev", device)
-    held = max(1, len(photos) // 20)
-    sampler = Sampler(objects, bank(objects, photos[held:], generator, options.made), generator)
-    dev = Sampler(dev_objects, Backgrounds(photos[:held]), generator)
+    sampler, dev = samplers(options.data, options.made, generator)
     lines = (options.out / f"{options.name}.jsonl").open("w")
 
     def log(record: dict) -> None:
@@ -131,7 +136,8 @@ def main() -> None:
         save_file(state, partial, metadata)
         partial.rename(options.out / f"{options.name}.safetensors")
 
-    log({"prepared in seconds": round(time.monotonic() - begin, 1), "objects": len(objects)})
+    prepared = round(time.monotonic() - begin, 1)
+    log({"prepared in seconds": prepared, "objects": len(sampler.objects)})
     left = max(1.0, options.seconds - (time.monotonic() - begin))
     train(sampler, left, options.batch, not options.free, save, log)
 

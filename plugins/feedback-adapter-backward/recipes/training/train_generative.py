@@ -13,13 +13,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from backbone import TOP, Backbone
-from backgrounds import Backgrounds
-from data import load
 from examples import Sampler
 from safetensors.torch import load_file, save_file
 from scenes import SIDE, Objects, Pose, encode, liveries, place
 from torch import Tensor
-from train_backbone import SAVE_EVERY, bank
+from train_backbone import SAVE_EVERY, samplers
 
 from fa_backward.generative import IMAGE, Activations
 from fa_backward.learning import Pairs, fit_decoders
@@ -192,11 +190,8 @@ def main() -> None:
     begin, device = time.monotonic(), torch.device(options.device)
     generator = torch.Generator(device).manual_seed(options.seed)
     network = load_backbone(options.backbone, device)
-    objects, photos = load(options.data, "train", device)
-    dev_objects, _ = load(options.data, "dev", device)
-    held = max(1, len(photos) // 20)
-    sampler = Sampler(objects, bank(objects, photos[held:], generator, options.made), generator)
-    dev = Sampler(dev_objects, Backgrounds(photos[:held]), generator)
+    sampler, dev = samplers(options.data, options.made, generator)
+    objects = sampler.objects
     shapes = SITES | {IMAGE: (3, SIDE, SIDE)}
     count = sum(options.templates)
     model = Activations(shapes, CATEGORIES, count, options.components).to(device)
@@ -223,7 +218,7 @@ def main() -> None:
     left = max(1.0, options.seconds - (time.monotonic() - begin) - 10)
     log({"decoder steps": fit_decoders(model, drawer, generator, seconds=left, log=log_and_save)})
     save(model, options.out, {})
-    measured = scores(model, network, dev_objects, dev)
+    measured = scores(model, network, dev.objects, dev)
     log({"held out": measured})
     save(model, options.out, measured)
 

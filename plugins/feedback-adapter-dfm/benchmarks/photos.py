@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from cifar10_task import STD, Photos
 from methods import macs, parameters
-from rows import Measured
+from rows import Measured, ways
 
 from fa_dfm import DFM
 
@@ -26,16 +25,12 @@ def score(name: str, nets: Sequence[DFM], photos: Photos, seed: int) -> list[Mea
         seed: Of the training.
     """
     looks = nets[0].steps
-    ways: dict[str, dict[str, Any]] = {name: {}}
-    if looks > 1:
-        ways |= {f"{name}, cut": {"cut": True}, f"{name}, shuffled": {"shuffle": True}}
-        ways |= {f"{name}, {t} looks": {"steps": t} for t in (1, 2 * looks)}
     device = photos[0].device
     sample = torch.zeros(1, 3, 32, 32, device=device)
     cost, size = sum(macs(n, sample) for n in nets), sum(map(parameters, nets))
     measured = []
     for condition, sigma in (("clean", 0.0), ("noise .1", 0.1 / STD)):
-        for way, how in ways.items():
+        for way, how in ways(name, looks).items():
             generator, right = torch.Generator(device).manual_seed(5), 0
             for images, labels in zip(photos[0].split(500), photos[1].split(500), strict=True):
                 noise = torch.randn(images.shape, generator=generator, device=device)

@@ -15,7 +15,7 @@ import timm
 import torch
 import torchvision
 
-__all__ = ["Measured", "machine", "summary", "versions", "write"]
+__all__ = ["Measured", "machine", "summary", "versions", "ways", "write"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,14 @@ class Measured:
     seed: int
     macs: int
     parameters: int
+
+
+def ways(name: str, looks: int) -> dict[str, dict[str, Any]]:
+    """How a network of so many looks is run to be scored: arguments of `DFM.unroll` by name."""
+    if looks == 1:
+        return {name: {}}
+    cut = {f"{name}, cut": {"cut": True}, f"{name}, shuffled": {"shuffle": True}}
+    return {name: {}, **cut, **{f"{name}, {t} looks": {"steps": t} for t in (1, 2 * looks)}}
 
 
 def summary(measured: Iterable[Measured]) -> list[dict[str, Any]]:

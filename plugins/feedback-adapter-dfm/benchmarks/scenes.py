@@ -9,7 +9,7 @@ import torch
 from camvid_nets import CLASSES, SIZE
 from camvid_task import Frames, known, network_input
 from methods import macs, parameters
-from rows import Measured
+from rows import Measured, ways
 from sampling import class_clicks, error_click, scattered
 from torch import Tensor
 
@@ -78,15 +78,11 @@ def score(name: str, nets: Sequence[DFM], frames: Frames, seed: int) -> list[Mea
         seed: Of the training.
     """
     looks = nets[0].steps
-    ways: dict[str, dict[str, Any]] = {name: {}}
-    if looks > 1:
-        ways |= {f"{name}, cut": {"cut": True}, f"{name}, shuffled": {"shuffle": True}}
-        ways |= {f"{name}, {t} looks": {"steps": t} for t in (1, 2 * looks)}
     sample = torch.zeros(1, 3, *SIZE, device=frames[0].device)
     cost, size = sum(macs(n, sample) for n in nets), sum(map(parameters, nets))
     measured = []
     for condition, tell in CONDITIONS.items():
-        for way, how in ways.items():
+        for way, how in ways(name, looks).items():
             generator = torch.Generator(frames[0].device).manual_seed(77)
             after, before = counts(), counts()
             for i in range(0, len(frames[0]), SCORED):

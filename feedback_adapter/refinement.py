@@ -20,7 +20,7 @@ from feedback_adapter.shown import Shown
 
 __all__ = ["CONVERGED", "Change", "Doubt", "Refinement", "statuses"]
 
-CONVERGED = "converged: the loss no longer falls"
+CONVERGED = "converged: the loss hardly falls any more"
 """Status of an image that was done before the steps ran out."""
 
 

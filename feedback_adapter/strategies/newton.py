@@ -25,8 +25,9 @@ SHORTER = 0.25
 FLAT = 1e2
 """Times the rounding of numbers, a gradient of this share of its evidence part is none."""
 
-CONVERGED = 1e-3
-"""An image is done when its last step made the loss fall by no more than this share of itself."""
+CONVERGED = 0.1
+"""An image is done if its last step had no more than this share in the fall of its loss. Of 21
+images that had so little left, twice as many steps moved no probability by more than 4%."""
 
 PARALLEL = 0.1
 """Sine of the least angle between gradient and change at which the two span a plane: at a smaller
@@ -74,7 +75,7 @@ class Newton(Strategy[NewtonOptions]):
         log = iterate(moving, point, steps, trace=self.options.trace, result=held)
         losses, last = torch.cat(log.losses), log.steps[None]
         now, past = losses.gather(0, last)[0], losses.gather(0, (last - 1).clamp(min=0))[0]
-        log.converged = past - now <= CONVERGED * past
+        log.converged = past - now <= CONVERGED * (losses[0] - now)
         return log.refinement(problem, steps=steps, activations=held)
 
 

@@ -349,3 +349,17 @@ def test_the_old_name_of_an_option_still_works():
     loaded = fa.Adapter(adapter.model, adapter.outputs, defaults=checkpoint)
     with pytest.warns(DeprecationWarning, match="prior_std"):
         assert torch.equal(loaded.refine(images, told).refined, new.refined)
+
+
+def test_a_status_asks_for_more_steps_only_where_they_would_matter():
+    """The default steps of an image whose last step had a small share in the fall of its loss."""
+    adapter, images = tiny_adapter(), tiny_images()
+    label = adapter.labels[0]
+    for steps in (1, 2, 3):
+        result = adapter.refine(images, fa.Labels({label: 1}), strategy="newton", steps=steps)
+        fell = result.losses[0] - result.losses[steps]
+        share = (result.losses[steps - 1] - result.losses[steps]) / fell
+        more = f"ran out of steps: try steps={2 * steps}"
+        expected = tuple(CONVERGED if last <= 0.1 else more for last in share.tolist())
+        assert result.status == expected
+        assert (steps > 1) or set(expected) == {more}, "the only step has all of the fall"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from feedback_adapter.changes import Change
-from feedback_adapter.plotting import check_ending, draw_bars, heading, save
+from feedback_adapter.plotting import check_ending, draw_bars, heading, save, written
 
 _OPACITY = 0.6
 _WIDTH = 2.8
@@ -68,7 +68,7 @@ def plot_maps(
     heights = [
         h
         for some, n in zip(shown, lines, strict=True)
-        for h in (2.7, 0.25 * math.ceil(len(some) / n))
+        for h in (2.7, 0.25 * math.ceil(len(some) / n) * _tallest(some))
     ]
     heights += [1 + 0.4 * len(others)] * bool(others)
     figure = Figure(figsize=(_WIDTH * columns, 1 + sum(heights)), dpi=120, layout="constrained")
@@ -77,7 +77,8 @@ def plot_maps(
         for column, (what, picture) in enumerate(_panels(map_, photo)):
             axis = figure.add_subplot(grid[2 * row, column])
             axis.imshow(picture.permute(1, 2, 0).numpy(), extent=_extent(map_.before))
-            axis.set_title(what if len(maps) == 1 else f"{map_.name}: {what}", fontsize=10)
+            what_of = what if len(maps) == 1 else f"{map_.name}: {what}"
+            axis.set_title(written(what_of, 40), fontsize=10)
             axis.set_axis_off()
             if what == "after":
                 _mark(axis, map_.known)
@@ -89,7 +90,7 @@ def plot_maps(
     if others:
         draw_bars(figure.add_subplot(grid[-1, :]), others, several=True)
     known = [change for change in changes if change.known]
-    figure.suptitle(title or heading(known), fontsize=12)
+    figure.suptitle(written(title or heading(known), int(9 * _WIDTH * columns)), fontsize=12)
     return save(figure, path)
 
 
@@ -153,13 +154,17 @@ def _largest(changes: Sequence[Change], top: int) -> list[Change]:
 
 def _in_a_line(some: Sequence[Change], width: float) -> int:
     """How many entries of a legend stand side by side in so many inches, from 1 to 4."""
-    longest = max((len(_legend(change)) for change in some), default=0)
+    longest = max((len(line) for c in some for line in _legend(c).splitlines()), default=0)
     return min(max(int(width / (0.075 * longest + 0.7)), 1), 4)
 
 
 def _legend(change: Change) -> str:
     text = f"{change.label}: {change.before:.1%} → {change.after:.1%}"
-    return f"{text} ({change.said})" if change.said else text
+    return written(f"{text} ({change.said})" if change.said else text, 60)
+
+
+def _tallest(some: Sequence[Change]) -> int:
+    return max((_legend(change).count("\n") + 1 for change in some), default=1)
 
 
 def _colour(label: int) -> tuple[float, float, float]:

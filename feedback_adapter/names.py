@@ -6,6 +6,7 @@ import contextlib
 import functools
 import numbers
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -80,7 +81,8 @@ def _by_id(labels: dict[Any, Any]) -> list[Any]:
 
 
 def normal(name: str) -> str:
-    """A name in lower case, with single spaces where it has spaces, `_` or `-`."""
+    """A name in lower case, composed letters, and single spaces for spaces, `_` and `-`."""
+    name = unicodedata.normalize("NFC", name)
     return " ".join(re.split(r"[\s_-]+", name.casefold().strip(" _-\t\n")))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,15 +66,16 @@ def plot_changes(
     moved.sort(key=lambda change: change.before - change.after)
     rows = [*known, *moved]
     width = 6.5 if photo is None else 10
-    figure = Figure(figsize=(width, 1.5 + 0.4 * max(len(rows), 6)), dpi=120)
+    lines = max((name.count("\n") + 1 for name in names_of(rows, several=several)), default=1)
+    height = 1.5 + max(0.4, 0.19 * lines) * max(len(rows), 6)
+    figure = Figure(figsize=(width, height), dpi=120, layout="tight")
     widths = [1] if photo is None else [1, 1.25]
     axes = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     if photo is not None:
         axes[0].imshow(photo.permute(1, 2, 0).clamp(0, 1).numpy())
         axes[0].set_axis_off()
     draw_bars(axes[-1], rows, several=several, truth=truth)
-    figure.suptitle(title or heading(known), fontsize=12)
-    figure.tight_layout()
+    figure.suptitle(written(title or heading(known), int(9 * width)), fontsize=12)
     return save(figure, path)
 
 
@@ -83,13 +86,26 @@ def save(figure: Figure, path: Path) -> Path:
         OptionsError: It can't be written there.
     """
     try:
-        figure.savefig(path)
+        with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+            figure.savefig(path)
     except OSError as error:
         raise OptionsError(
             f"The picture {str(path)!r} can't be written: {error.strerror or error}. "
             "Name a file in a folder that is there and has room."
         ) from error
     return path
+
+
+def names_of(rows: Sequence[Change], *, several: bool) -> list[str]:
+    """What bars are called in a picture."""
+    return [written(f"{row.output}/{row.label}" if several else row.label, 28) for row in rows]
+
+
+def written(text: str, width: int) -> str:
+    """A text for a picture: as it is and not as a formula, in at most ten lines of some letters."""
+    lines = [line for part in text.splitlines() for line in textwrap.wrap(part, width)]
+    return "\n".join(lines[:10] + ["…"] * (len(lines) > 10)).replace("$", r"\$")
 
 
 def draw_bars(
@@ -102,7 +118,7 @@ def draw_bars(
     """Draw a pair of bars for each prediction, before and after; see `plot_changes`."""
     from matplotlib.patches import Patch
 
-    names = [f"{row.output}/{row.label}" if several else row.label for row in rows]
+    names = names_of(rows, several=several)
     for y, row in enumerate(rows):
         mark, colour = _MARKS[moved_right(row, truth or {})]
         after = _KNOWN if row.known else colour if truth else _AFTER

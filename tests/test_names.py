@@ -112,3 +112,8 @@ def test_a_word_that_is_not_clear_or_unknown_is_named():
 )  # fmt: skip
 def test_singular(plural, expected):
     assert singular(plural) == expected
+
+
+def test_accents_in_two_characters_mean_the_same_label():
+    assert find("cafe\u0301", ["dog", "Caf\u00e9"]) == [1]
+    assert find("caf\u00e9", ["dog", "CAFE\u0301"]) == [1]

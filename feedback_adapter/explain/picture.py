@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from feedback_adapter.plotting import check_ending, save
+from feedback_adapter.plotting import check_ending, save, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,21 +30,23 @@ def draw(why: Explanation, path: Path, title: str | None) -> Path:
     }
     seen = {name: values for name, values in heats.items() if values is not None}
     count = 1 + (len(seen) or why.photo is not None)
-    height = max(1.6 + 0.32 * len(why.contributions), 3.4)
-    figure = Figure(figsize=(5.2 + 2.9 * (count - 1), height), dpi=120)
+    names = [written(row.evidence, 30) for row in why.contributions]
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    height = max(1.6 + max(0.32, 0.19 * lines) * len(names), 3.4)
+    width = 5.2 + 2.9 * (count - 1)
+    figure = Figure(figsize=(width, height), dpi=120, layout="tight")
     every = figure.subplots(1, count, squeeze=False, width_ratios=[1.45, *[1.0] * (count - 1)])[0]
-    _bars(every[0], why)
+    _bars(every[0], why, names)
     for axis, (name, values) in zip(every[1:], seen.items(), strict=False):
         _heat(axis, name, values, why.photo)
     if not seen and why.photo is not None:
         every[1].imshow(_seen(why.photo))
         every[1].set_axis_off()
-    figure.suptitle(title or why.heading, fontsize=12)
-    figure.tight_layout()
+    figure.suptitle(written(title or why.heading, int(9 * width)), fontsize=12)
     return save(figure, path)
 
 
-def _bars(axis: Axes, why: Explanation) -> None:
+def _bars(axis: Axes, why: Explanation, names: list[str]) -> None:
     """A bar for each piece of evidence, with its error."""
     rows = why.contributions
     places = range(len(rows))
@@ -52,7 +54,6 @@ def _bars(axis: Axes, why: Explanation) -> None:
     colours = [_UP if value >= 0 else _DOWN for value in values]
     errors = None if why.exact else [row.error for row in rows]
     axis.barh(places, values, 0.6, color=colours, xerr=errors)
-    names = [n if len(n) <= 30 else f"{n[:28]}…" for n in (row.evidence for row in rows)]
     axis.set_yticks(places, names)
     axis.invert_yaxis()
     axis.axvline(0, color="black", linewidth=0.8)

@@ -13,11 +13,7 @@ from feedback_adapter.installed import entry_points
 
 
 def __getattr__(name: str) -> Any:
-    """A reader, from where it is now.
-
-    Raises:
-        ImportError: The distribution that has the readers isn't installed.
-    """
+    """A reader, from where it is now, if the distribution that has it is installed."""
     if name.startswith("__"):
         raise AttributeError(name)
     found = [point for point in entry_points("feedback_adapter_moved") if point.name == "data"]

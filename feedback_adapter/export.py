@@ -37,11 +37,7 @@ def csv_of(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def frame_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a pandas data frame.
-
-    Raises:
-        MissingPandasError: pandas isn't installed.
-    """
+    """Rows as a pandas data frame. See `Refinement.to_frame`."""
     try:
         import pandas as pd
     except ImportError as error:

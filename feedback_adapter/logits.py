@@ -33,11 +33,7 @@ class LogitCheck:
     def __call__(
         self, model: nn.Module, inputs: Inputs, outputs: Outputs, read: Callable[[Any], Outputs]
     ) -> None:
-        """Check what a model returned for some inputs, the first time that this is called.
-
-        Raises:
-            ModelError: An output holds probabilities.
-        """
+        """Refuse a model that returned probabilities, the first time that this is called."""
         if self.done or not inputs.batch:
             return
         bounded = {name for name, value in outputs.items() if _bounded(outputs, name, value)}

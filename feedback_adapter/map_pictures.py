@@ -52,9 +52,6 @@ def plot_maps(
 
     `changes` are the predictions of the image, those of other outputs than maps included. Of
     each map `top` labels are named at most.
-
-    Raises:
-        OptionsError: The picture can't be written there, or in that format.
     """
     check_ending(path)
     from matplotlib.figure import Figure

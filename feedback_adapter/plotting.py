@@ -22,11 +22,7 @@ _MARKS = {True: ("✓", _RIGHT), False: ("✗", _WRONG), None: ("", _AFTER)}
 
 
 def check_ending(path: Path) -> None:
-    """Refuse a picture of a format that can't be written.
-
-    Raises:
-        OptionsError: An ending that no format has.
-    """
+    """Refuse a picture of a format that can't be written."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     names = FigureCanvasBase.get_supported_filetypes()
@@ -54,9 +50,6 @@ def plot_changes(
     The predictions of one image are drawn, of those that are known `top` at most. Labels have
     their output's name with them where there are `several` outputs. With the `truth`, moves are
     marked as right or wrong; see `moved_right`.
-
-    Raises:
-        OptionsError: The picture can't be written there, or in that format.
     """
     check_ending(path)
     from matplotlib.figure import Figure
@@ -80,11 +73,7 @@ def plot_changes(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure to a file.
-
-    Raises:
-        OptionsError: It can't be written there.
-    """
+    """Write a figure to a file, or say why that can't be."""
     try:
         with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
             warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)

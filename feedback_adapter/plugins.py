@@ -237,11 +237,7 @@ def checkpoint(name: str) -> CheckpointSpec:
 
 
 def _check(spec: Any) -> None:
-    """Refuse a spec that the program would stumble over later.
-
-    Raises:
-        TypeError: One of its fields isn't what it must be.
-    """
+    """Refuse, with a `TypeError`, a spec that the program would stumble over later."""
     name = spec.name
     plain = type(name) is str and name.isprintable() and not set(name) & set(" =")
     needs = {"name": (bool(plain and name), "text without spaces and '='")}

@@ -184,11 +184,7 @@ def calm(logits: Tensor) -> Tensor:
 
 
 def _matrix(name: str, given: Any) -> Tensor:
-    """A tensor or an array as a tensor of float64.
-
-    Raises:
-        DataError: It isn't (images, labels), or holds something else than finite numbers.
-    """
+    """A tensor or an array (images, labels) of finite numbers as float64; others are refused."""
     try:
         tensor = torch.as_tensor(given, device="cpu")
         if tensor.is_complex():

@@ -46,11 +46,7 @@ def indices(rows: Any, count: int | None = None) -> Tensor:
 
 
 def index_of(image: Any, count: int) -> int:
-    """The index of one image. Negative ones count from the end.
-
-    Raises:
-        InputError: Something else, or an image that isn't there.
-    """
+    """The index of one image, which must be there. Negative ones count from the end."""
     try:
         index = operator.index(image)
     except TypeError as error:

@@ -180,6 +180,9 @@ class Shown:
 
         Returns:
             The path.
+
+        Raises:
+            OptionsError: The picture can't be written there, or in that format.
         """
         image = index_of(image, len(self.status))
         photo = None if self.images is None else self.images[image]

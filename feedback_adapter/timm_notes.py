@@ -51,11 +51,7 @@ def labels_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def check_width(model: nn.Module, labels: int) -> None:
-    """Check that a timm model returns a number for each label, where it notes another number.
-
-    Raises:
-        ModelError: It doesn't, tried on an image.
-    """
+    """Refuse labels of another number than a timm model returns, tried on an image."""
     note = _note(model)
     if note is None or getattr(model, "num_classes", labels) == labels:
         return

@@ -109,12 +109,9 @@ class Architecture:
 
 
 def harmless(arguments: Mapping[str, Any], *, texts: bool = False) -> None:
-    """Check that arguments only build a network.
+    """Refuse arguments that could do something else than build a network.
 
     With `texts`, any of them may be short text, or an object of such arguments.
-
-    Raises:
-        CheckpointError: One could do something else.
     """
     for name, value in arguments.items():
         if texts and isinstance(value, Mapping):
@@ -135,11 +132,7 @@ def harmless(arguments: Mapping[str, Any], *, texts: bool = False) -> None:
 
 
 def timm_name(name: Any) -> None:
-    """Check that timm has a model of this name.
-
-    Raises:
-        CheckpointError: It hasn't.
-    """
+    """Refuse a name that no model of timm has."""
     import timm
 
     if not isinstance(name, str) or not timm.is_model(name):

@@ -49,11 +49,7 @@ def hashed(name: str, sha256: str) -> str:
 
 
 def config_of(folder: Path) -> Path:
-    """The config of a checkpoint's folder, of whichever format.
-
-    Raises:
-        CheckpointError: There is none.
-    """
+    """The config of a checkpoint's folder, of whichever format; it must have one."""
     file, old = folder / CONFIG, folder / OLD_CONFIG
     if file.is_file():
         return file
@@ -128,11 +124,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object that a file of JSON holds.
-
-    Raises:
-        CheckpointError: It holds something else, or can't be read.
-    """
+    """The object that a file of JSON holds; whatever else it holds is refused."""
     try:
         if file.stat().st_size > _LONGEST:
             raise ValueError(f"it has more than {_LONGEST:,} bytes")
@@ -171,21 +163,13 @@ Shapes = dict[str, tuple[int, ...]]
 def read_weights(
     folder: Path, config: Mapping[str, Any]
 ) -> tuple[Shapes, Callable[[], dict[str, Tensor]]]:
-    """The shapes of a checkpoint's tensors, from the head of the file, and what reads them.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or no safetensors file.
-    """
+    """The shapes of a checkpoint's tensors, from the head of the file, and what reads them."""
     path = _checked(folder, config["weights"], WEIGHTS)
     return shapes_of(path), lambda: safetensors.torch.load_file(path)
 
 
 def shapes_of(path: Path) -> Shapes:
-    """The shapes of the tensors of a safetensors file, by name.
-
-    Raises:
-        CheckpointError: It is damaged, or no safetensors file.
-    """
+    """The shapes of the tensors of a safetensors file, by name; a damaged file is refused."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             names = list(file.keys())
@@ -195,11 +179,7 @@ def shapes_of(path: Path) -> Shapes:
 
 
 def read_priors(folder: Path, config: Mapping[str, Any]) -> dict[str, LabelPrior]:
-    """The label statistics of a checkpoint, by output.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or is of other labels.
-    """
+    """The label statistics of a checkpoint, by output; those of other labels are refused."""
     parts: dict[str, tuple[Path, dict[str, Tensor]]] = {}
     if "statistics" in config:
         path = _checked(folder, config["statistics"], STATISTICS)
@@ -231,11 +211,7 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def _checked(folder: Path, note: Mapping[str, Any], name: str) -> Path:
-    """The path of a file, whose bytes are those that the config means by its note of it.
-
-    Raises:
-        CheckpointError: It is missing, or its sha256 is another.
-    """
+    """The path of a file, which must have the bytes that the config's note of it means."""
     name, sha256 = note.get("file", name), note["sha256"]
     path = folder / hashed(name, sha256)
     path = path if path.is_file() else folder / name

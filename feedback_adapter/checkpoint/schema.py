@@ -149,11 +149,7 @@ _REFINE = {
 
 
 def check(config: Mapping[str, Any], file: Any) -> None:
-    """Check every key of a config that a file holds.
-
-    Raises:
-        CheckpointError: A key is missing, unknown, or holds something else than it may.
-    """
+    """Refuse a config in which a key is missing, unknown, or holds something else than it may."""
     missing: list[str] = []
     old = config.get("format") == 1
     _check(config, {**_CONFIG, **(_OLD_STATISTICS if old else _STATISTICS)}, "", file, missing)
@@ -203,10 +199,7 @@ def _check(
 def only_data(value: Any, where: str) -> Any:
     """The same value, made of what JSON can hold; tuples become lists, numpy scalars numbers.
 
-    Messages say where it is, such as `"refine.options"`.
-
-    Raises:
-        CheckpointError: A part of it is something else, such as an object of Python.
+    Anything else, such as an object of Python, is refused: `where` says what it is.
     """
     if value is None or isinstance(value, bool | str):
         return value

@@ -70,9 +70,6 @@ def fill(
     """Load a state that `state_of` made into a model, in the dtypes that it had.
 
     The model is of the same structure; its parameters and buffers may have other dtypes.
-
-    Raises:
-        CheckpointError: They don't fit the model.
     """
     try:
         state = _with_sparse(tensors, note.get("sparse", {}))
@@ -102,11 +99,7 @@ def fill(
 
 
 def check_shapes(model: nn.Module, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:
-    """Check that tensors of these shapes fit a model, which may be on the meta device.
-
-    Raises:
-        CheckpointError: One has another shape there.
-    """
+    """Refuse tensors whose shapes don't fit a model, which may be on the meta device."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         found = tuple(shapes.get(name, tensor.shape))
         if found != tuple(tensor.shape) and not nn.parameter.is_lazy(tensor):

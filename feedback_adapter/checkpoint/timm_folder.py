@@ -134,11 +134,7 @@ def _pickled(folder: Path) -> str:
 
 
 def _check(config: dict[str, Any]) -> None:
-    """Check that a config of timm's asks for a network and nothing else.
-
-    Raises:
-        CheckpointError: A part isn't data of the right kind, or asks for more than a network.
-    """
+    """Refuse a config of timm's that isn't plain data, or asks for more than a network."""
     if isinstance(config.get("architecture"), dict):
         raise CheckpointError(
             "It is one of feedback_adapter's, of before it had a file of its own: "

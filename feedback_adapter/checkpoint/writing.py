@@ -101,11 +101,7 @@ def write_folder(
 
 
 def free(folder: str | Path) -> Path:
-    """The real path of a folder that a checkpoint may be written to.
-
-    Raises:
-        CheckpointError: It is no folder, or holds something else than a checkpoint.
-    """
+    """The real path of a folder that is new or empty, or holds a checkpoint; others are refused."""
     try:
         folder = Path(os.path.realpath(folder))
         is_other = folder.exists() and not folder.is_dir()

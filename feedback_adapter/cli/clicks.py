@@ -17,11 +17,6 @@ def clicked(clicks: Sequence[str], radius: float | None, photos: Sequence[Path])
 
     A click is `x,y=label`, in pixels of the photo as a viewer shows it, and the same on all of
     the photos; nothing is known where there is none.
-
-    Raises:
-        EvidenceError: A click that can't be read.
-        InputError: A photo that can't be read.
-        OptionsError: A radius without a click.
     """
     from feedback_adapter.evidence.pixels import Pixels, parse_click
     from feedback_adapter.photos import as_rgb

@@ -57,12 +57,7 @@ class WithPlugins(Commands):
 
 
 def load(name: str) -> Any:
-    """Import a plugin's command, as what typer makes of its function.
-
-    Raises:
-        PluginError: There is none of that name, two distributions add it, or it can't be
-            imported.
-    """
+    """Import a plugin's command, which one distribution must add, as what typer makes of it."""
     points = _points().get(name, [])
     if len(points) != 1:
         found = " and ".join(map(_origin, points)) or "no installed distribution"

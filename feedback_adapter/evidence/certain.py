@@ -61,11 +61,7 @@ class CertainOnMap(Certain, abc.ABC):
 
 
 def consistent(facts: Sequence[Certain], specs: Mapping[str, Output]) -> None:
-    """Check that certain facts can hold together.
-
-    Raises:
-        EvidenceError: They can't.
-    """
+    """Refuse certain facts that can't hold together."""
     why = _contradiction(facts, specs)
     if why:
         raise EvidenceError(f"Contradiction: {why}")

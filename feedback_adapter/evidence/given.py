@@ -23,8 +23,7 @@ def short(value: Any) -> str:
 def plain(value: Any) -> Any:
     """Make lists of arrays, tensors and columns of tables, where NaN means `None`.
 
-    Raises:
-        EvidenceError: It holds no numbers, such as a tensor on the device `meta`.
+    What holds no numbers, such as a tensor on the device `meta`, is refused.
     """
     if not hasattr(value, "tolist"):
         return value
@@ -51,8 +50,7 @@ def is_texts(value: Any) -> bool:
 def as_tensor(value: Any, what: str) -> Tensor:
     """A tensor, an array or lists of numbers as a dense tensor on the CPU.
 
-    Raises:
-        EvidenceError: It makes none; `what`, with `{}` for the value, begins that sentence.
+    What makes none is refused: `what`, with `{}` for the value, begins that sentence.
     """
     try:
         own = isinstance(value, Tensor)
@@ -65,11 +63,7 @@ def as_tensor(value: Any, what: str) -> Tensor:
 
 
 def unit(value: Any, what: str) -> float:
-    """A number from 0 to 1.
-
-    Raises:
-        EvidenceError: It is something else; `what` says what it was to be.
-    """
+    """A number from 0 to 1; anything else is refused as `what` it was to be."""
     value = plain(value)
     number = cast("float", value) if isinstance(value, numbers.Real) else math.nan
     if 0 <= number <= 1:
@@ -113,11 +107,7 @@ def per_image(value: Any, what: str, possible: str, fits: Callable[[Any], bool] 
 
 
 def repeated(value: Any, batch: int, what: str) -> list[Any]:
-    """One for each image of a batch, from one for all or a list.
-
-    Raises:
-        EvidenceError: A list of another length.
-    """
+    """One for each image of a batch, from one for all or a list of that length."""
     if not isinstance(value, list):
         return [value] * batch
     if len(value) != batch:

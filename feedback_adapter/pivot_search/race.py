@@ -103,11 +103,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What `race` tries, and how; see `choose_pivots`.
-
-    Raises:
-        OptionsError: A value is out of its range.
-    """
+    """What `race` tries, and how; see `choose_pivots`."""
 
     steps: int
     step_sizes: Sequence[float]
@@ -180,7 +176,8 @@ def choose_pivots(
         The choice: `refine(images, evidence, **choice.arguments)`.
 
     Raises:
-        EvidenceError: No image has two known variables.
+        EvidenceError: No image has two known variables, or the criterion isn't defined for what
+            is known.
         OptionsError: A value is out of its range, or the strategy takes no steps.
     """
     inputs = Inputs.of(images)
@@ -251,10 +248,6 @@ def race(
 
     `prepare` runs the forward pass of some of the images once, by index (k,), and `refine` refines
     what was prepared, as `Adapter.refine` does. The evidence is bound.
-
-    Raises:
-        EvidenceError: No image has two known variables, so that nothing can be hidden, or the
-            criterion isn't defined for what is known.
     """
     started = time.perf_counter()
     hidden = hide_part(evidence, unrefined, search.hide, search.seed)

@@ -103,11 +103,7 @@ class _Recorder(TorchDispatchMode):
         self._by_storage: defaultdict[int, list[SavedTensor]] = defaultdict(list)
 
     def run(self, inputs: Inputs) -> Recording:
-        """Run the model once.
-
-        Raises:
-            _InputIsWrittenError: The model was about to modify a guarded input.
-        """
+        """Run the model once, till it is about to modify a guarded input."""
         self._paths = paths_of(self._model)
         named = {site.module for site in self._pivots}
         holders = {id for id, path in self._paths.items() if path in named}

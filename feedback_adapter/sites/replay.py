@@ -43,11 +43,7 @@ class Replay:
         return self.run(call, args, kwargs, self.handle if call.contains_pivot else None)
 
     def follow(self, module: nn.Module) -> Call:
-        """The recorded call that this one repeats.
-
-        Raises:
-            SiteError: The recorded pass made another one here.
-        """
+        """The recorded call that this one repeats; where the pass made another, a `SiteError`."""
         assert self._frame is not None, "a call that runs as a whole is not followed"
         position = self._next
         self._next += 1

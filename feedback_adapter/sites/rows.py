@@ -32,11 +32,7 @@ class RowCheck:
         self._seen: set[Site] = {Site(INPUT)}
 
     def __call__(self, model: nn.Module, inputs: Inputs, sites: Collection[Site]) -> None:
-        """Check that pivots hold an image in each row.
-
-        Raises:
-            SiteError: One holds something else.
-        """
+        """Refuse pivots that don't hold an image in each row."""
         unseen = set(sites) - self._seen
         if inputs.batch < 2 or not unseen:
             return

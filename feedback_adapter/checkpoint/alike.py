@@ -53,15 +53,12 @@ def check_alike(model: nn.Module, again: nn.Module, transform: PhotoTransform | 
 def _images(model: nn.Module, transform: PhotoTransform | None) -> Iterator[Tensor]:
     """One random image of each size that the model may take, the likeliest first."""
     sizes = [*usual_sizes(model, transform), (96, 64), (224, 224), (64, 64), (32, 32), (299, 299)]
-    tensor = next(
-        (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), None
-    )
-    like = torch.empty(0, device="cpu") if tensor is None else tensor
+    floating = (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point())
+    like = next(floating, torch.empty(0, device="cpu"))
     generator = torch.Generator().manual_seed(0)
     for size in dict.fromkeys(sizes):
-        yield torch.randn(1, stem_channels(model), *size, generator=generator, device="cpu").to(
-            like
-        )
+        shape = (1, stem_channels(model), *size)
+        yield torch.randn(shape, generator=generator, device="cpu").to(like)
 
 
 def usual_sizes(model: nn.Module, transform: PhotoTransform | None) -> list[tuple[int, int]]:

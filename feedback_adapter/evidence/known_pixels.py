@@ -84,8 +84,7 @@ class KnownPixels(Evidence):
         ]
 
     def loss(self, outputs: Outputs) -> Tensor:
-        rows = self.rows(outputs[self.output])
-        return self._loss(self.read(outputs), rows)
+        return self.loss_of(self.read(outputs))
 
     def read(self, outputs: Outputs) -> Outputs:
         """The known pixels' logits, (batch, labels, most). See `Evidence.read`."""
@@ -95,9 +94,7 @@ class KnownPixels(Evidence):
 
     def loss_of(self, read: Outputs) -> Tensor:
         assert self.cached is not None, "read(outputs) comes first"
-        return self._loss(read, self.cached[2])
-
-    def _loss(self, read: Outputs, rows: _Rows) -> Tensor:
+        rows = self.cached[2]
         losses = rows.labels.loss(self._as_rows(read[self.output]))
         return losses.reshape(rows.index.shape).sum(1)
 

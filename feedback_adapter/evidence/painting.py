@@ -101,11 +101,7 @@ def fitted(mask: Tensor, size: Size) -> Tensor:
 
 
 def pixels_of(mark: Mark, frame: Size, size: Size) -> Tensor:
-    """The numbers (y * width + x) of a mark's pixels in a map, (pixels,) int64, at least one.
-
-    Raises:
-        EvidenceError: A point is outside of the frame.
-    """
+    """The numbers (y * width + x) of a mark's pixels in a map, (pixels,) int64, at least one."""
     for x, y in mark.points:
         if not (0 <= x <= frame[1] - 1 and 0 <= y <= frame[0] - 1):
             raise EvidenceError(
@@ -161,11 +157,10 @@ def _near(
     size: Size,
 ) -> Tensor:
     """Pixels whose centres are within the radius of a straight line."""
-    across = [
+    rows, columns = (
         ((c >= min(a, b) - radius) & (c <= max(a, b) + radius)).nonzero()[:, 0]
         for c, a, b in zip(centres, reversed(start), reversed(end), strict=True)
-    ]
-    rows, columns = across
+    )
     y, x = centres[0][rows][:, None] - start[1], centres[1][columns][None] - start[0]
     dx, dy = end[0] - start[0], end[1] - start[1]
     share = ((x * dx + y * dy) / max(dx * dx + dy * dy, 1e-12)).clamp(0, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -58,10 +57,7 @@ def beam_search(
             break
     best = (scores / lengths).argmax(1, keepdim=True)
     chosen = tokens.reshape(batch, beam, -1)[torch.arange(batch, device=device), best[:, 0]]
-    captions = [_until_end(row) for row in chosen[:, 1:].tolist()]
+    captions = [
+        words[: words.index(END)] if END in words else words for words in chosen[:, 1:].tolist()
+    ]
     return captions, scores.gather(1, best)[:, 0]
-
-
-def _until_end(words: Sequence[int]) -> list[int]:
-    words = list(words)
-    return words[: words.index(END)] if END in words else words

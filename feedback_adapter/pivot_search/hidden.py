@@ -34,12 +34,8 @@ class Hidden(Evidence):
         self.evidence, self.unrefined, self.hidden = evidence, unrefined, hidden
 
     def _replaced(self, outputs: Outputs) -> Outputs:
-        return outputs.replace(
-            **{
-                name: torch.where(mask, self.unrefined[name], outputs[name])
-                for name, mask in self.hidden.items()
-            }
-        )
+        new = {n: torch.where(m, self.unrefined[n], outputs[n]) for n, m in self.hidden.items()}
+        return outputs.replace(**new)
 
     def loss(self, outputs: Outputs) -> Tensor:
         """The loss of what is left, and a constant. See `Evidence.loss`."""

@@ -192,10 +192,7 @@ class Descent(Moving):
 
 
 def descend(
-    descent: Descent,
-    log: Log | None = None,
-    *,
-    hold: bool,
+    descent: Descent, log: Log | None = None, *, hold: bool
 ) -> tuple[Log, dict[str, Tensor]]:
     """Descend from the recorded forward pass on.
 

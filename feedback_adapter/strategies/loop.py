@@ -105,18 +105,13 @@ class Log:
             activations: What the pivots' activations became, where the problem says `hold`.
         """
         stuck = (self.steps > 0) & (self.kept == 0) & (self.losses[0][0] > 0)
+        said = statuses(self.converged, f"ran out of steps: try steps={max(2 * steps, 1)}")
+        status = [STUCK if one else other for one, other in zip(stuck.tolist(), said, strict=True)]
         return Refinement.of(
             problem.evidence,
             self.before,
             self.after,
-            status=tuple(
-                STUCK if is_stuck else said
-                for said, is_stuck in zip(
-                    statuses(self.converged, f"ran out of steps: try steps={max(2 * steps, 1)}"),
-                    stuck.tolist(),
-                    strict=True,
-                )
-            ),
+            status=tuple(status),
             losses=torch.cat(self.losses),
             steps=self.steps,
             pivots=tuple(site.name for site in problem.pivots),

@@ -52,6 +52,28 @@ def test_a_model_of_ones_own(tmp_path):
         fa.load(folder, model=TinyNet(labels=5))
 
 
+@pytest.mark.parametrize("act", [nn.GELU, nn.LeakyReLU, nn.ReLU])
+def test_a_model_that_the_weights_fit_but_that_computes_something_else_is_named(tmp_path, act):
+    def build(act):
+        return nn.Sequential(nn.Conv2d(3, 8, 3), act(), nn.Flatten(), nn.LazyLinear(4))
+
+    torch.manual_seed(0)
+    model, images = build(nn.ReLU), torch.randn(2, 3, 32, 32)
+    model(images)
+    adapter = fa.wrap(model, labels=LABELS)
+    folder = adapter.save(tmp_path / "own")
+    other = build(act)
+    other(images)
+    if act is nn.ReLU:
+        assert torch.equal(fa.load(folder, model=other).predict(images), adapter.predict(images))
+        assert fa.load(folder, model=other.double()) and fa.load(folder, model=other.bfloat16())
+        return
+    with pytest.raises(
+        CheckpointError, match=r"isn't the model that was saved: .* 32x32, 'output'"
+    ):
+        fa.load(folder, model=other)
+
+
 def test_several_outputs_come_back(tmp_path):
     class Two(nn.Module):
         def __init__(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +13,17 @@ from torch import Tensor, nn
 from feedback_adapter.checkpoint.outline import apart, facts_of
 from feedback_adapter.checkpoint.rebuild import stem_channels
 from feedback_adapter.errors import CheckpointError
+from feedback_adapter.outputs import Output, read
 from feedback_adapter.sites import frozen
 from feedback_adapter.sites.nested import named_tensors
 from feedback_adapter.transform import PhotoTransform
 
 _ROUNDING = 1e-6
 """How far outputs in float64 may be apart, as a share of the largest."""
+_SHARES = {True: 1e-3, False: 1e-2}
+"""How far numbers may be apart on another machine, both on a CPU or not: GPUs keep ten bits."""
+_VALUES = 8
+"""So many numbers of each output tell one model from another."""
 
 
 def check_alike(model: nn.Module, again: nn.Module, transform: PhotoTransform | None) -> None:
@@ -50,11 +57,80 @@ def check_alike(model: nn.Module, again: nn.Module, transform: PhotoTransform | 
         )
 
 
+def returned(
+    model: nn.Module, outputs: Mapping[str, Output], transform: PhotoTransform | None
+) -> dict[str, Any] | None:
+    """What a model returns for an image that anybody can make again, for a config.
+
+    Args:
+        model: The model.
+        outputs: What it returns, by name.
+        transform: How photos become its input; says the size of images, if known.
+
+    Returns:
+        The image's height and width, and some numbers of each output; `None` if the model takes
+        no image of the usual sizes, or never returns the same.
+    """
+    for images in _images(model, transform):
+        size = list(images.shape[2:])
+        values = _values(model, outputs, size)
+        if values is not None:
+            again = _values(model, outputs, size)
+            note = {"size": size, "device": _like(model).device.type, "values": values}
+            return note if again == values else None
+    return None
+
+
+def check_returned(
+    model: nn.Module, outputs: Mapping[str, Output], note: Mapping[str, Any]
+) -> None:
+    """Check that a model returns what a config says.
+
+    Args:
+        model: The model, with the checkpoint's weights.
+        outputs: What it returns, by name.
+        note: What `returned` gave.
+
+    Raises:
+        CheckpointError: It returns something else.
+    """
+    like = _like(model)
+    share = max(
+        _SHARES[note["device"] == like.device.type == "cpu"], 8 * torch.finfo(like.dtype).eps
+    )
+    size, now = "x".join(map(str, note["size"])), _values(model, outputs, note["size"])
+    for name, old in note["values"].items():
+        new = (now or {}).get(name, [])
+        far = share * max(map(abs, [*old, *new]))
+        if len(old) != len(new) or any(abs(a - b) > far for a, b in zip(old, new, strict=True)):
+            raise CheckpointError(
+                f"The weights fit this {type(model).__name__}, but it isn't the model that was "
+                f"saved: of an image of {size}, {name!r} was {old} and is {new or 'an error'}. "
+                "Build the model as it was built then, with the same arguments and the same code."
+            )
+
+
+def _values(
+    model: nn.Module, outputs: Mapping[str, Output], size: list[int]
+) -> dict[str, list[float]] | None:
+    """Some numbers of each output for a wave whose frequency rises; `None` after an error."""
+    shape = (1, stem_channels(model), *size)
+    wave = torch.arange(math.prod(shape), dtype=torch.float64, device="cpu").square().mul(0.1).sin()
+    try:
+        with frozen(model), torch.no_grad():
+            found = read(model(wave.reshape(shape).to(_like(model))), outputs)
+    except Exception:  # a model may refuse a size in any way
+        return None
+    flat = {name: value.detach().double().cpu().flatten() for name, value in found.items()}
+    some = {name: value[:: -(-len(value) // _VALUES)].tolist() for name, value in flat.items()}
+    fine = all(values and all(map(math.isfinite, values)) for values in some.values())
+    return {n: [float(f"{v:.6g}") for v in values] for n, values in some.items()} if fine else None
+
+
 def _images(model: nn.Module, transform: PhotoTransform | None) -> Iterator[Tensor]:
     """One random image of each size that the model may take, the likeliest first."""
     sizes = [*usual_sizes(model, transform), (96, 64), (224, 224), (64, 64), (32, 32), (299, 299)]
-    floating = (p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point())
-    like = next(floating, torch.empty(0, device="cpu"))
+    like = _like(model)
     generator = torch.Generator().manual_seed(0)
     for size in dict.fromkeys(sizes):
         shape = (1, stem_channels(model), *size)
@@ -73,6 +149,12 @@ def usual_sizes(model: nn.Module, transform: PhotoTransform | None) -> list[tupl
     if isinstance(usual, dict) and usual.get("input_size"):
         sizes.append(tuple(usual["input_size"][1:]))
     return sizes
+
+
+def _like(model: nn.Module) -> Tensor:
+    """A tensor of the device and the dtype that images must have."""
+    tensors = (*model.parameters(), *model.buffers())
+    return next((t for t in tensors if t.is_floating_point()), torch.empty(0, device="cpu"))
 
 
 def _run(model: nn.Module, images: Tensor) -> dict[str, Tensor] | None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from feedback_adapter.checkpoint.alike import check_alike
+from feedback_adapter.checkpoint.alike import check_alike, check_returned, returned
 from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.card import Card
 from feedback_adapter.checkpoint.format import (
@@ -62,6 +62,7 @@ def read(
         fetch(f"{str(name).partition('@')[0]}@{folder.name}", WEIGHTS, *others)
     card = read_card(folder, config)
     shapes, tensors = read_weights(folder, config)
+    given = model is not None
     if model is None:
         if card.architecture is None:
             raise CheckpointError(
@@ -84,6 +85,9 @@ def read(
         defaults = _defaults(config.get("refine") or {})
     priors = read_priors(folder, config)
     fill(model, tensors(), config["weights"], folder)
+    if given and "returned" in config:
+        with _named(folder, "model"):
+            check_returned(model, outputs, config["returned"])
     try:
         model.to(device).eval()
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -157,6 +161,9 @@ def write(
         "outputs": {name: described(spec, model) for name, spec in checkpoint.outputs.items()},
         "transform": dataclasses.asdict(checkpoint.transform) if checkpoint.transform else None,
     }
+    tried = returned(model, checkpoint.outputs, checkpoint.transform)
+    if tried is not None:
+        config["returned"] = tried
     if checkpoint.defaults != Defaults():
         config["refine"] = _noted(checkpoint.defaults)
     written = write_folder(

@@ -95,6 +95,7 @@ _CONFIG = {
     "transform": _Rule(_object, "an object or null", null=True),
     "weights": _Rule(_object, "an object", True),
     "refine": _Rule(_object, "an object or null", null=True),
+    "returned": _Rule(_object, "an object"),
     "data": _Rule(_object, "an object"),
     "training": _Rule(_object, "an object"),
     "metrics": _Rule(_object, "an object"),
@@ -136,6 +137,15 @@ _WEIGHTS = {
     ),
     "extra": _Rule(_object, "an object with the extra state of modules that is no tensor"),
 }
+_RETURNED = {
+    "size": _Rule(_size, "two whole numbers from 1 to 8,192, height and width", True),
+    "device": _Rule(_text, "text", True),
+    "values": _Rule(
+        lambda value: isinstance(value, dict) and all(map(_numbers, value.values())),
+        "an object with some numbers of each output",
+        True,
+    ),
+}
 _REFINE = {
     "strategy": _Rule(_text, "text or null", null=True),
     "pivots": _Rule(lambda value: value == "auto" or _texts(value), "'auto' or a list of text"),
@@ -159,6 +169,7 @@ def check(config: Mapping[str, Any], file: Any) -> None:
         (config.get("weights"), {**(_OLD_FILE if old else _FILE), **_WEIGHTS}, "weights."),
         (config.get("statistics"), _FILE, "statistics."),
         (config.get("refine"), _REFINE, "refine."),
+        (config.get("returned"), _RETURNED, "returned."),
         *((part, _OUTPUT, f"outputs.{key}.") for key, part in config.get("outputs", {}).items()),
         *((part, _OLD_FILE, f"priors.{key}.") for key, part in config.get("priors", {}).items()),
     ]

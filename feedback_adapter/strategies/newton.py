@@ -29,6 +29,9 @@ CONVERGED = 0.1
 """An image is done if its last step had no more than this share in the fall of its loss. Of 21
 images that had so little left, twice as many steps moved no probability by more than 4%."""
 
+TINY = 1e-37
+"""Nothing is divided by less: activations may be 1e15 as well as 1e-15, and these are squares."""
+
 PARALLEL = 0.1
 """Sine of the least angle between gradient and change at which the two span a plane: at a smaller
 one rounding would decide, and there is less to gain than its square."""
@@ -155,17 +158,17 @@ class GaussNewton(Moving):
             directions = _plus(directions, changes, self.weight)
         steep = self._inner(directions)
         if self.weight is None:
-            self.response = steep / error.clamp(min=1e-30)  # of logits to activations, squared
+            self.response = steep / error.clamp(min=TINY)  # of logits to activations, squared
             self.weight = self.response / self.prior_std**2
         # as far down the gradient as moves the logits about as much as they are off
-        size = -(error / (self.response * steep).clamp(min=1e-30)).sqrt()
+        size = -error.sqrt() / (self.response.sqrt() * steep.sqrt()).clamp(min=TINY)
         flat = FLAT * torch.finfo(steep.dtype).eps  # below it the gradient is rounding
         size = torch.where(steep > flat**2 * self.response * error, size, 0.0)
         both, mixed = torch.zeros_like(self.rose), torch.zeros_like(size)
         if changes:
             # what of the gradient isn't along the change already, unless next to nothing is left
             mixed = self._inner(directions, changes)
-            along = mixed / self.length.clamp(min=1e-30)
+            along = mixed / self.length.clamp(min=TINY)
             apart = _plus(directions, changes, -along)
             rest = self._inner(apart)
             both = rest > PARALLEL**2 * steep
@@ -175,14 +178,14 @@ class GaussNewton(Moving):
         with torch.no_grad():
             probe = _plus(self.points, directions, size)
             there = self.problem.read(self.tail.run(self.edits(probe)))
-        gram = (size * size * steep, mixed, self.length)
+        gram = ((size * steep.sqrt()).square(), mixed, self.length)
         evidence = self.problem.evidence
         ends = [evidence.read(outputs) for outputs in (self.here, there, self.unrefined)]
         plane = Plane(ends[0], ends[1], ends[2], gram, self.weight, evidence)
         ahead, back = plane.lowest(both).unbind(1)
         if first:  # the gradient says which way is down, also where the tail bends before the probe
             ahead = ahead.abs()
-        self.length = plane.square(ahead, back)
+        self.length = plane.square(ahead, back).clamp(min=0)  # but for rounding
         self.points = _plus(self.points, directions, ahead * size)
         for point, change in zip(self.points, changes, strict=False):
             point.addcmul_(change, like(back, change))

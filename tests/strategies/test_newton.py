@@ -363,3 +363,27 @@ def test_a_status_asks_for_more_steps_only_where_they_would_matter():
         expected = tuple(CONVERGED if last <= 0.1 else more for last in share.tolist())
         assert result.status == expected
         assert (steps > 1) or set(expected) == {more}, "the only step has all of the fall"
+
+
+@pytest.mark.parametrize("far", [1e-15, 1e-8, 1e8, 1e15])
+@pytest.mark.parametrize("pivots", ["1", ["0", "1"]])
+def test_the_scale_of_an_activation_changes_nothing(far, pivots):
+    class Times(nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = by
+
+        def forward(self, x):
+            return x * self.by
+
+    def refined(by):
+        torch.manual_seed(0)
+        first = [nn.Conv2d(3, 8, 3), Times(by), Times(1 / by), nn.Conv2d(8, 8, 3), nn.ReLU()]
+        model = nn.Sequential(*first, nn.Flatten(), nn.Linear(8 * 16, 3)).eval()
+        told = fa.Labels([{"a": 1}, {"a": 0, "b": 1}, {"c": 0}])
+        images = torch.rand(3, 3, 8, 8)
+        return fa.wrap(model, labels=list("abc")).refine(images, told, pivots=pivots)
+
+    usual, result = refined(1.0), refined(far)
+    assert result.improved.all()
+    torch.testing.assert_close(result.losses, usual.losses, rtol=1e-3, atol=1e-3)

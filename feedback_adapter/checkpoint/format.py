@@ -29,8 +29,7 @@ from feedback_adapter import plugins
 from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.card import FACTS, Card, text_of
 from feedback_adapter.checkpoint.hub import HUB, LOCAL, fetch
-from feedback_adapter.checkpoint.schema import check as check_config
-from feedback_adapter.checkpoint.schema import shortly
+from feedback_adapter.checkpoint.schema import check_config, shortly
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.prior import LabelPrior
 

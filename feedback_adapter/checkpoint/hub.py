@@ -58,12 +58,7 @@ def fetch(name: str, *files: str, optional: Sequence[str] = ()) -> Path:
 
 def _reach(repo: str, file: str, revision: str | None) -> None:
     """Ask the hub once for what the cache lacks: a download would go on trying for a minute."""
-    from huggingface_hub import (
-        errors,
-        get_hf_file_metadata,
-        hf_hub_url,
-        try_to_load_from_cache,
-    )
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(repo, file, revision=revision), str):
         return
@@ -129,10 +124,9 @@ def push_to_hub(
 @contextlib.contextmanager
 def _said(repo: str, revision: str, task: str) -> Generator[None]:
     """Say what went wrong between here and the hub, and of which repository."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
-    hub, where = constants.ENDPOINT, f"{HUB}{repo}@{revision}" if revision else f"{HUB}{repo}"
-    login = "log in with `hf auth login` or set HF_TOKEN"
+    where = f"{HUB}{repo}@{revision}" if revision else f"{HUB}{repo}"
     try:
         yield
     except errors.HFValidationError as error:
@@ -140,33 +134,31 @@ def _said(repo: str, revision: str, task: str) -> Generator[None]:
             f"{shortly(where)} names no repository: write hf-hub:owner/name, and @revision after "
             "it for another revision than the newest."
         ) from error
-    except errors.GatedRepoError as error:
-        raise CheckpointError(
-            f"{where}: {task} before you accept its terms: do so on its page, {hub}/{repo}, then "
-            f"{login}."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{where}: {task}: {hub} shows you no such repository. Check the name; if it is "
-            f"private, {login}."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(
-            f"{where}: {task}: there is no revision {revision!r}. Give a branch, a tag or a whole "
-            "commit hash."
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{where}: {task}, since {hub} can't be reached and it isn't in the cache here. "
-            f"Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE. "
-            f"{_cause(error.__cause__ or error)}"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise CheckpointError(f"{where}: {task}: the repository has no such file.") from error
     except Exception as error:  # a network, a disk and a client can fail in any way
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        hint = f". You may have to {login}." if status in (401, 403) else ""
-        raise CheckpointError(f"{where}: {task} ({hub}). {_cause(error)}{hint}") from error
+        raise CheckpointError(f"{where}: {task}{_why(error, repo, revision)}") from error
+
+
+def _why(error: Exception, repo: str, revision: str) -> str:
+    """Why a task failed, as the end of the sentence that names it."""
+    from huggingface_hub import constants, errors
+
+    hub, login = constants.ENDPOINT, "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, errors.GatedRepoError):
+        return f" before you accept its terms: do so on its page, {hub}/{repo}, then {login}."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f": {hub} shows you no such repository. Check the name; if it is private, {login}."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f": there is no revision {revision!r}. Give a branch, a tag or a whole commit hash."
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            f", since {hub} can't be reached and it isn't in the cache here. Check the connection, "
+            f"HF_ENDPOINT and HF_HUB_OFFLINE. {_cause(error.__cause__ or error)}"
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return ": the repository has no such file."
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    hint = f". You may have to {login}." if status in (401, 403) else ""
+    return f" ({hub}). {_cause(error)}{hint}"
 
 
 def _cause(error: BaseException) -> str:

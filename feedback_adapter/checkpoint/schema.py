@@ -129,8 +129,7 @@ _TRANSFORM = {
 _WEIGHTS = {
     "dtype": _Rule(lambda value: value in DTYPES, f"one of {DTYPES}", True),
     "buffers": _Rule(
-        _of_each(_text),
-        "an object with the dtype of each buffer that the weights don't hold",
+        _of_each(_text), "an object with the dtype of each buffer that the weights don't hold"
     ),
     "sparse": _Rule(
         _objects, "an object with the layout and the size of each sparse tensor of the weights"
@@ -158,7 +157,7 @@ _REFINE = {
 }
 
 
-def check(config: Mapping[str, Any], file: Any) -> None:
+def check_config(config: Mapping[str, Any], file: Any) -> None:
     """Refuse a config in which a key is missing, unknown, or holds something else than it may."""
     missing: list[str] = []
     old = config.get("format") == 1

@@ -30,8 +30,7 @@ from feedback_adapter.checkpoint.format import (
     is_ours,
     sha256_of,
 )
-from feedback_adapter.checkpoint.schema import check as check_config
-from feedback_adapter.checkpoint.schema import only_data, shortly
+from feedback_adapter.checkpoint.schema import check_config, only_data, shortly
 from feedback_adapter.checkpoint.timm_folder import TIMM_CONFIG, write_timms
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.prior import LabelPrior

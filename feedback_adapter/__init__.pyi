@@ -19,13 +19,7 @@ from .evidence import (
     write_captions,
 )
 from .explain import Contribution, Explanation
-from .hookspecs import (
-    ArchitectureSpec,
-    CheckpointSpec,
-    EvidenceSpec,
-    StrategySpec,
-    hookimpl,
-)
+from .hookspecs import ArchitectureSpec, CheckpointSpec, EvidenceSpec, StrategySpec, hookimpl
 from .imagenet import pretrained
 from .outputs import Output, Outputs
 from .pivot_search import Choice, choose_pivots

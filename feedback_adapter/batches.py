@@ -118,11 +118,7 @@ def in_batches(
 
 
 def refine_batches(
-    adapter: Adapter,
-    source: Iterable[tuple[Any, Evidence]],
-    *,
-    ahead: int = 2,
-    **arguments: Any,
+    adapter: Adapter, source: Iterable[tuple[Any, Evidence]], *, ahead: int = 2, **arguments: Any
 ) -> Generator[Refinement]:
     """Refine a data set batch by batch, in memory that doesn't grow with its size.
 

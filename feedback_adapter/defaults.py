@@ -14,12 +14,7 @@ from typing import Any
 
 import torch
 
-from feedback_adapter.errors import (
-    FeedbackAdapterError,
-    OptionsError,
-    PluginError,
-    did_you_mean,
-)
+from feedback_adapter.errors import FeedbackAdapterError, OptionsError, PluginError, did_you_mean
 from feedback_adapter.hookspecs import StrategySpec
 from feedback_adapter.installed import reason
 from feedback_adapter.strategies.base import Facts

@@ -98,11 +98,7 @@ def written(text: str, width: int) -> str:
 
 
 def draw_bars(
-    axis: Axes,
-    rows: Sequence[Change],
-    *,
-    several: bool,
-    truth: Mapping[str, bool] | None = None,
+    axis: Axes, rows: Sequence[Change], *, several: bool, truth: Mapping[str, bool] | None = None
 ) -> None:
     """Draw a pair of bars for each prediction, before and after; see `plot_changes`."""
     from matplotlib.patches import Patch

@@ -26,15 +26,7 @@ from feedback_adapter.hookspecs import (
 )
 from feedback_adapter.strategies.base import Strategy
 
-__all__ = [
-    "PluginInfo",
-    "Plugins",
-    "checkpoint",
-    "evidence_type",
-    "plugins",
-    "scoped",
-    "strategy",
-]
+__all__ = ["PluginInfo", "Plugins", "checkpoint", "evidence_type", "plugins", "scoped", "strategy"]
 
 STRICT = "FEEDBACK_ADAPTER_STRICT_PLUGINS"
 _MOST = 1000

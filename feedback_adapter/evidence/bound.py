@@ -122,9 +122,7 @@ class BoundLabels(Evidence):
 
     def take(self, rows: Tensor) -> BoundLabels:
         return BoundLabels(
-            rows_of(self.target, rows),
-            rows_of(self.weight, rows),
-            rows_of(self._doubts, rows),
+            rows_of(self.target, rows), rows_of(self.weight, rows), rows_of(self._doubts, rows)
         )
 
 

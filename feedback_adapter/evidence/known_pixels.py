@@ -132,12 +132,7 @@ class KnownPixels(Evidence):
         for number, image in enumerate(self.images):
             try:
                 known = paint(
-                    image.marks,
-                    image.mask,
-                    image.frame,
-                    size,
-                    count,
-                    one_holds=self.spec.one_holds,
+                    image.marks, image.mask, image.frame, size, count, one_holds=self.spec.one_holds
                 )
             except EvidenceError as error:
                 error.args = (f"In image {number}: {error}",)

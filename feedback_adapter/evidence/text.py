@@ -18,14 +18,7 @@ from torch import Tensor
 
 from feedback_adapter.errors import DataError, EvidenceError, did_you_mean
 from feedback_adapter.evidence.base import Evidence, Unbound
-from feedback_adapter.evidence.given import (
-    everywhere,
-    output_of,
-    per_image,
-    repeated,
-    short,
-    unit,
-)
+from feedback_adapter.evidence.given import everywhere, output_of, per_image, repeated, short, unit
 from feedback_adapter.evidence.lemmas import lemma
 from feedback_adapter.options import above, check, within
 from feedback_adapter.outputs import Output, Outputs
@@ -66,12 +59,7 @@ class Reliability:
 
     @classmethod
     def fit(
-        cls,
-        texts: Sequence[str],
-        truth: Tensor,
-        labels: Sequence[str],
-        *,
-        strength: float = 20.0,
+        cls, texts: Sequence[str], truth: Tensor, labels: Sequence[str], *, strength: float = 20.0
     ) -> Reliability:
         """Count, on images with text and truth, how often each label is mentioned.
 

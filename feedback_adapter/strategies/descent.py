@@ -10,16 +10,7 @@ import torch
 from torch import Tensor
 
 from feedback_adapter.errors import OptionsError, did_you_mean
-from feedback_adapter.options import (
-    above,
-    at_least,
-    check,
-    flag,
-    instance,
-    one_of,
-    optional,
-    whole,
-)
+from feedback_adapter.options import above, at_least, check, flag, instance, one_of, optional, whole
 from feedback_adapter.sites import Site
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.loop import Log, Stop, iterate

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedback_adapter.errors import OptionsError
+from feedback_adapter.errors import InputError, OptionsError
 
 if TYPE_CHECKING:
     from feedback_adapter.evidence.pixels import Pixels
@@ -25,5 +25,11 @@ def clicked(clicks: Sequence[str], radius: float | None, photos: Sequence[Path])
         if radius is not None:
             raise OptionsError("--radius is how far around a --click its label is known: add one.")
         return None
-    sizes = [as_rgb(path).size[::-1] for path in photos]
+    sizes: list[tuple[int, int] | None] = []
+    for path in photos:
+        try:
+            width, height = as_rgb(path).size
+            sizes.append((height, width))
+        except InputError:  # it is said when it is this photo's turn; others are done
+            sizes.append(None)
     return Pixels(clicks=[parse_click(text) for text in clicks], radius=radius or 0, size=sizes)

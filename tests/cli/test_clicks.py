@@ -60,6 +60,17 @@ def test_clicks_are_in_pixels_of_the_photo(segmenter):
         assert drawn.width > drawn.height > 100
 
 
+def test_clicks_on_several_photos_of_which_one_cannot_be_read(segmenter):
+    (segmenter / "broken.png").write_text("no picture")
+    photos = [str(segmenter / name) for name in ("broken.png", "photo.png")]
+    words = ["refine", *photos, "-c", str(segmenter / "model"), "--click", "95,95=dog", "--json"]
+    ran = CliRunner().invoke(app, words)
+    assert str(ran.exception).startswith("1 photo can't be read. Photo 1: ")
+    broken, read = json.loads(ran.stdout)["images"]
+    assert "is not an image" in broken["error"]
+    assert read["masks"]["mask"]["dog"]["after"]["counts"][-1] >= 1
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -21,6 +21,10 @@ MANIFEST = "_manifest.json"
 """Its file in the output folder. Readers of Parquet folders skip names that begin with `_`."""
 
 FORMAT = 1
+_CONTENTS = {
+    "input_sha256": "the images' names or what is known of them",
+    "checkpoint_sha256": "the content of the checkpoint",
+}
 ABANDONED = 3600
 """Seconds after which nobody goes on writing a shard's temporary file."""
 
@@ -109,7 +113,10 @@ def _same(out: Path, request: Request) -> None:
         ) from error
     if differs:
         said = "; ".join(
-            f"{key} was {then.get(key)!r:.40} and is {now[key]!r:.40}" for key in differs
+            f"{_CONTENTS[key]} changed ({key})"
+            if key in _CONTENTS
+            else f"{key} was {then.get(key)!r:.40} and is {now[key]!r:.40}"
+            for key in differs
         )
         raise OtherRequestError(
             f"--out {str(out)!r} belongs to another request: {said}. Ask for the same again to go "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -37,12 +38,20 @@ def matched(ids: pa.Array, table: Table, images: Path) -> tuple[np.ndarray, dict
     Raises:
         DataError: No line is about any image.
     """
-    files = pc.replace_substring_regex(table.files, "^\\./", "")
+    files, composed = (pc.utf8_normalize(some, "NFC") for some in (table.files, ids))
+    if not pc.any(pc.match_substring(composed, "\\")).as_py():  # else it is a part of a name
+        files = pc.replace_substring(files, "\\", "/")
+    if pc.any(pc.starts_with(files, "../")).as_py():  # from the table's folder on
+        here = table.path.parent.resolve()
+        names = files.to_pylist()
+        whole = [os.path.normpath(here / n) if n and n.startswith("../") else n for n in names]
+        files = pa.array(whole, pa.string())
+    files = pc.replace_substring_regex(files, "^\\./", "")
     for root in (f"{images.resolve().as_posix()}/", f"{images.as_posix()}/"):
         within = pc.utf8_slice_codeunits(files, len(root))
         files = pc.if_else(pc.starts_with(files, root), within, files)
     line = np.full(len(ids), -1, np.int64)
-    paths = [PurePosixPath(name or "") for name in ids.to_pylist()]
+    paths = [PurePosixPath(name or "") for name in composed.to_pylist()]
     for key in _KEYS:
         found = pc.index_in(pa.array(map(key, paths), pa.string()), files, skip_nulls=True)
         line = np.where(line < 0, np.asarray(pc.fill_null(found, -1)), line)

@@ -87,6 +87,23 @@ def test_a_folder_and_a_table(form, photos, checkpoint, tmp_path):
     check(frame, checkpoint, folder)
 
 
+def test_names_as_another_system_writes_them(photos, checkpoint, tmp_path):
+    folder = photos(4)
+    (folder / "p3.png").rename(folder / "caf\u00e9.png")
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "known.csv"
+    here = f"../{folder.relative_to(tmp_path)}"
+    table.write_text(
+        f"file,dog\n.\\p0.png,1\n{here}/p1.png,0\n{here}\\p2.png,1\ncafe\u0301.png,1\n".replace(
+            "/", "\\"
+        ),
+        encoding="utf-8",
+    )
+    frame = refined(folder, checkpoint, tmp_path / "out", evidence=table)
+    told = dict(zip(frame["id"], frame["known:dog"], strict=True))
+    assert told == {"p0.png": 1, "p1.png": 0, "p2.png": 1, "caf\u00e9.png": 1}
+
+
 def test_an_imagefolder_with_metadata(photos, checkpoint, tmp_path):
     folder = photos(4)
     lines = [

@@ -164,7 +164,7 @@ def test_another_request_into_the_same_folder_is_refused(job, tmp_path):
     with pytest.raises(OtherRequestError, match="shard_size was 4 and is 5"):
         job(shard_size=5).run()
     (tmp_path / "known.csv").write_text("file,dog\np0.png,1\n")
-    with pytest.raises(OtherRequestError, match="input_sha256"):
+    with pytest.raises(OtherRequestError, match="what is known of them changed"):
         job().run()
 
 

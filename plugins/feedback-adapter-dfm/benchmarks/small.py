@@ -24,11 +24,14 @@ ENSEMBLE = 7
 METHODS = SMALL | {
     "ensemble": SMALL["feedforward"],
     "loop, all gradients": dataclasses.replace(SMALL["loop"], truncate=False),
+    "loop, batch norms": dataclasses.replace(SMALL["loop"], batch_norms=True),
+    "feedforward, batch norms": dataclasses.replace(SMALL["feedforward"], batch_norms=True),
 }
 
 ORDER = (
     *("loop", "feedforward", "untied", "ensemble"),
     *("unet", "unet loop", "loop, all gradients", "published"),
+    *("loop, batch norms", "feedforward, batch norms"),
 )
 """The methods of the tables, the most important first: time may end before the last."""
 

@@ -15,6 +15,7 @@ NAMES = ("triangles", "clicks", "examples", "camvid", "cifar10")
 METHODS = (
     *("loop", "loop, cut", "loop, shuffled", "feedforward", "untied", "ensemble"),
     *("unet", "unet loop", "published", "loop, all gradients"),
+    *("loop, batch norms", "feedforward, batch norms"),
     *("loop, to stride 16", "feedforward, to stride 16"),
 )
 """What the documentation shows; the results have more, such as other numbers of looks."""

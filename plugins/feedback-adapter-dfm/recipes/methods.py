@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fa_dfm
@@ -31,6 +32,8 @@ class Method:
         tau: See `fa_dfm.convert`.
         truncate: Gradients go through one look only.
         lr: Largest learning rate.
+        batch_norms: Batch norms in place of group norms. In training every look is normalised by
+            its own statistics; afterwards all looks share the running ones.
     """
 
     net: str = "small-view"
@@ -41,20 +44,31 @@ class Method:
     tau: float | None = None
     truncate: bool = True
     lr: float = 5e-3
+    batch_norms: bool = False
 
     def make(self, side: int, seed: int) -> DFM:
         """The converted network with fresh weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            model = NETS[self.net](**self.options)
+            if self.batch_norms:
+                _exchange_norms(model)
             return fa_dfm.convert(
-                NETS[self.net](**self.options),
+                model,
                 hidden=self.hidden,
                 update=self.update,
                 tau=self.tau,
                 steps=self.looks,
                 kind="multilabel",
                 image_size=(side, side),
+                frozen_norms=not self.batch_norms,
             )
+
+
+def _exchange_norms(model: nn.Module) -> None:
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.GroupNorm):
+            model.set_submodule(name, nn.BatchNorm2d(module.num_channels))
 
 
 SMALL = {

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
+import sys
 import threading
 import types
-from collections import OrderedDict, defaultdict, deque
+from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from operator import is_
 from typing import Any, cast
@@ -211,7 +213,7 @@ def _restore(holder: object) -> None:
 class _State:
     """What a module's forward pass may write to: its attributes and its buffers.
 
-    Of attributes that are lists, dictionaries, sets or deques, and of objects of the model's own
+    Of attributes that are lists, dictionaries, sets or deques, and of objects of the user's own
     classes, the members are put back, too, at any depth; torch's own ones, such as the hooks, stay
     as the user's code leaves them. There are many modules, and all of them are looked at in each
     refinement: what is empty isn't copied.
@@ -237,11 +239,8 @@ class _State:
         self.merged: list[tuple[Tensor, Tensor]] = []
         self.ran = False
         self.weights = Weights(module)
-        self.members: list[tuple[Any, Any]] = []
-        found: list[Tensor] = []
         own = [v for name, v in here.items() if name[0] != "_" and type(v) not in _PLAIN]
-        if own:
-            _collect(own, type(module).__module__, self.members, found, set())
+        self.members, found = _collect(own, type(module).__module__) if own else ([], [])
         self.tensors: Sequence[tuple[Tensor, int, bool, Tensor]] = ()
         if found or buffers:
             tensors = [t for t in found if not isinstance(t, nn.Parameter)]
@@ -295,9 +294,10 @@ class _State:
 
 
 _EMPTY: dict[str, Any] = {}
-_CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict)
+_CONTAINERS = (list, dict, set, deque)
 _PLAIN = {bool, int, float, str, tuple, type(None)}
 """What needn't be looked into, in most modules."""
+_WHOLE = _PLAIN - {tuple}
 _WRITE_NOTHING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -315,35 +315,51 @@ def _replace(here: dict[str, Any], before: dict[str, Any], name: str) -> None:
         here[name] = before[name]
 
 
-def _collect(
-    values: Iterable[Any], home: str, members: list[Any], tensors: list[Tensor], seen: set[int]
-) -> None:
-    """What values hold at any depth: containers and objects with copies of them, and tensors.
+def _collect(values: Iterable[Any], home: str) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
+    """What values hold at any depth: containers and objects' attributes with copies, and tensors.
 
-    Of objects only those are looked into whose classes are the model's own, from the module
-    `home`. `members` gets each container, and each object's attributes, with a copy; `seen` are
-    the ids of what has been looked into.
+    Args:
+        values: What to look into.
+        home: The Python module that the values' owner is defined in.
     """
-    for value in values:
+    members: list[tuple[Any, Any]] = []
+    tensors: list[Tensor] = []
+    left, seen = list(values), set[int]()
+    while left:
+        value = left.pop()
         kind = type(value)
         if isinstance(value, Tensor):
             tensors.append(value)
-        elif kind in _PLAIN - {tuple} or isinstance(value, (nn.Module, type)) or id(value) in seen:
+        if kind in _WHOLE or isinstance(value, (Tensor, nn.Module, type)) or id(value) in seen:
             continue
-        elif kind is tuple:
-            _collect(value, home, members, tensors, seen)
-        elif kind in _CONTAINERS or (
-            hasattr(value, "__dict__")
-            and (kind.__module__ == home or dataclasses.is_dataclass(kind) or kind is _NAMESPACE)
-        ):
-            held: Any = value if kind in _CONTAINERS else vars(value)
-            seen.add(id(value))
-            members.append((held, held.copy()))
-            inside = held.values() if isinstance(held, dict) else held
-            _collect(list(inside), home, members, tensors, seen)
+        seen.add(id(value))
+        if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+            with contextlib.suppress(TypeError, ValueError):  # of objects, or backwards
+                tensors += [torch.from_numpy(value)] if value.flags.writeable else []
+        elif isinstance(value, tuple):
+            left.extend(value)
+        held = [value] if isinstance(value, _CONTAINERS) else []
+        if hasattr(value, "__dict__") and _is_state(kind, home):
+            held.append(vars(value))
+        for what in held:
+            members.append((what, dict(what) if isinstance(what, dict) else list(what)))
+            left.extend(what.values() if isinstance(what, dict) else what)
+    return members, tensors
 
 
-_NAMESPACE = types.SimpleNamespace
+@functools.cache
+def _is_state(kind: type[Any], home: str) -> bool:
+    """Whether objects of a class may be what a model keeps: of its own package, or of the user's.
+
+    Those of other packages that are installed, such as a trainer, hold the world.
+    """
+    if dataclasses.is_dataclass(kind) or kind is types.SimpleNamespace:
+        return True
+    package = kind.__module__.partition(".")[0]
+    if package in {"torch", __name__.partition(".")[0], *sys.stdlib_module_names} - {"__main__"}:
+        return False
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return package == home.partition(".")[0] or "-packages" not in file
 
 
 def _refill(container: Any, members: Any) -> None:
@@ -357,7 +373,7 @@ def _refill(container: Any, members: Any) -> None:
         if not same or any(k not in container or container[k] is not v for k, v in members.items()):
             container.clear()
             container.update(members)
-    elif container != members:
+    elif not same or container != set(members):
         container.clear()
         container.update(members)
 

@@ -4,6 +4,7 @@ import collections
 import copy
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -56,6 +57,44 @@ class Keeps(nn.Module):
             dict(self.counts),
             [(t.tolist(), t.requires_grad) for t in tensors],
         )
+
+
+class Elsewhere(collections.Counter):
+    """As one of the user's other files would define it."""
+
+    def __init__(self):
+        super().__init__()
+        self.array, self.chain = np.zeros(2), None
+
+    __module__ = "elsewhere"
+
+
+def test_what_is_kept_in_objects_of_other_files_in_arrays_and_in_long_chains_is_put_back():
+    class Keeps(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 2))
+            self.kept, self.pair = Elsewhere(), Pair([0], np.zeros((2, 2))[::-1])
+            for _ in range(3000):
+                self.kept.chain = [self.kept.chain]
+
+        def forward(self, x):
+            self.kept["calls"] += 1
+            self.kept.array += 1
+            self.kept.chain.append(0)
+            self.pair.one.append(1)
+            return super().forward(x)
+
+    Pair = collections.namedtuple("Pair", "one two")
+    model, images = Keeps().eval(), torch.rand(2, 3, 2, 2)
+    model(images)
+    adapter = fa.wrap(model, labels=["a", "b"])
+    for strategy in ("newton", "residual", "clamp"):
+        assert adapter.refine(images, TOLD, strategy=strategy).improved.all()
+    adapter.predict(images)
+    assert model.kept == {"calls": 1}
+    assert model.kept.array.tolist() == [1, 1]
+    assert len(model.kept.chain) == 2
+    assert model.pair.one == [0, 1]
 
 
 @pytest.mark.parametrize("pivots", ["stem", "input", "auto"])

@@ -137,7 +137,10 @@ def photo_file(folder: Path, name: str) -> Path:
     except (OSError, ValueError, RuntimeError):  # too long, a null character, links in a circle
         found, file = False, folder
     if not found:
-        raise AnnotateError(f"{name!r:.200} is no photo in {str(folder)!r} (any more).")
+        raise AnnotateError(
+            f"{name!r:.200} is no photo in {str(folder)!r} (any more): put it back, or export as "
+            "CSV or for Label Studio, which needs no photos."
+        )
     return file
 
 

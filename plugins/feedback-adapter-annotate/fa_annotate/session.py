@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fa_annotate.answers import Answers, ImageAnswers, Kind
+from fa_annotate.answer import Kind
+from fa_annotate.answers import Answers, ImageAnswers
 from fa_annotate.errors import AnnotateError, StaleError
 from fa_annotate.evidence import coarse_classes, evidence_of, labels_of
 from fa_annotate.exports import export
@@ -289,8 +290,6 @@ class Session:
         image = self.photos.name(index)
         if kind in ("label", "skip", "click") and name not in self.names:
             raise AnnotateError(f"{self.title!r} has no label {name!r:.80}.")
-        if kind == "click":
-            value = _place(value)
         with self._writing:
             self._check(revision)
             self.answers.append(image, kind, name, value)
@@ -383,11 +382,3 @@ class Session:
     def _prepare(self, photo: Image.Image) -> Prepared:
         assert self.adapter.transform is not None, "checked when it was made"
         return self.adapter.prepare(self.adapter.transform.open(photo))
-
-
-def _place(value: Any) -> list[float]:
-    """Where a click is, and whether its label is there: x, y, 1 or 0."""
-    fits = isinstance(value, list) and len(value) == 3 and value[2] in (0, 1)
-    if not fits or not all(type(v) in (int, float) for v in value):
-        raise AnnotateError(f"A click is [x, y, 1 or 0] in pixels of the photo, not {value!r:.80}.")
-    return value

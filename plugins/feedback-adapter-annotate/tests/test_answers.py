@@ -28,7 +28,7 @@ ACTIONS = st.one_of(
         st.sampled_from(["", "superclass"]),
         st.sampled_from(["animal", ["animal", "food"], None]),
     ),
-    st.tuples(st.just("click"), st.just("road"), st.just({"x": 0.25, "y": 1, "value": 0})),
+    st.tuples(st.just("click"), st.just("road"), st.just([0.25, 1, 0])),
 )
 STEPS = st.lists(
     st.one_of(
@@ -126,7 +126,7 @@ def test_wherever_a_kill_tears_the_last_line_it_is_dropped_and_said(tmp_path):
         first = path.read_bytes()
         answers.append("ü", "skip", "dög\n", True)
     whole = path.read_bytes()
-    for size in range(len(first), len(whole)):
+    for size in range(len(first), len(whole) - 1):
         path.write_bytes(whole[:size])
         with Answers.open(path) as answers:
             assert (answers.torn or "").encode() == whole[len(first) : size]
@@ -136,6 +136,40 @@ def test_wherever_a_kill_tears_the_last_line_it_is_dropped_and_said(tmp_path):
         with Answers.open(path) as answers:
             assert answers.torn is None
             assert answers.images() == ["a.jpg", "b.jpg"]
+
+
+def test_a_last_line_without_its_end_counts(tmp_path):
+    """As an editor saves it, or a kill tears off nothing but the end."""
+    path = tmp_path / "a.jsonl"
+    with Answers.open(path) as answers:
+        answers.append("a.jpg", "label", "dog", 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with Answers.open(path) as answers:
+        assert (answers.torn, answers.revision) == (None, 1)
+        assert answers.of("a.jpg").labels == {"dog": 1}
+        assert path.read_bytes() == whole
+        assert answers.append("a.jpg", "label", "cat", 1).id == 2
+
+
+@pytest.mark.parametrize("content", [b"my notes", b'{"dog": 1}', b"\xff", b"[", b'{"id":1'])
+def test_a_file_of_something_else_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(AnnotateError, match="Line 1 of .*notes.txt.* isn't an answer"):
+        Answers.open(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1, [1], [1, 2, 3], ["a", "b", 1], [1, float("nan"), 1], [True, 1, 1], {}]
+)
+def test_a_click_is_a_place_and_yes_or_no(tmp_path, value):
+    with Answers.open(tmp_path) as answers:
+        with pytest.raises(AnnotateError, match="a click is"):
+            answers.append("a.jpg", "click", "dog", value)
+        assert answers.revision == 0
+        answers.append("a.jpg", "click", "dog", [1, 2.5, 0])
 
 
 GOOD = '{"id": 1, "time": "", "image": "a", "kind": "label", "name": "dog", "value": 1}'
@@ -190,8 +224,9 @@ def test_a_line_with_other_keys_is_told_which_there_are(tmp_path, line):
         (("a", "lable", "dog", 1), "must be one of"),
         (("a", "text", "", 5), "must be a text"),
         (("a", "coarse", "", ["animal", 5]), "a list of classes"),
-        (("a", "click", "road", {"x": float("nan")}), "JSON can't hold"),
-        (("a", "click", "road", (1, 2)), "JSON can't hold"),
+        (("a", "click", "road", [float("nan"), 1, 1]), "a click is"),
+        (("a", "skip", "road", {"x": float("nan")}), "JSON can't hold"),
+        (("a", "skip", "road", (1, 2)), "JSON can't hold"),
         (("a", "undo", "dog", 1), "undo()"),
     ],
 )

@@ -36,7 +36,7 @@ def said(tmp_path):
         answers.append(second, "skip", "dog", True)
         answers.append(second, "label", "of another model", 1)
         answers.append(second, "coarse", "", ["animal", "food"])
-        answers.append(second, "click", "road", {"x": 0.5, "y": 0.25})
+        answers.append(second, "click", "road", [0.5, 0.25, 1])
         answers.append(third, "text", "", "a dog\nwith a 帽子")
         answers.append(third, "label", "dog", 1)
         answers.append(third, "label", "café", 1)
@@ -71,7 +71,7 @@ def test_coco_has_every_documented_field(said):
         (polygon,) = annotation["segmentation"]
         assert polygon == [0, 0, width, 0, width, height, 0, height]
     assert images[2]["coarse"] == {"": ["animal", "food"]}
-    assert images[2]["clicks"] == [{"name": "road", "value": {"x": 0.5, "y": 0.25}}]
+    assert images[2]["clicks"] == [{"name": "road", "value": [0.5, 0.25, 1]}]
     assert images[3]["text"] == "a dog\nwith a 帽子"
     assert "text" not in images[1]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feedback_adapter.changes import Change, changes_between, table_of
 from feedback_adapter.errors import OptionsError
-from feedback_adapter.export import captions_of, csv_of, frame_of
+from feedback_adapter.export import COLUMNS, captions_of, csv_of, frame_of
 from feedback_adapter.map_pictures import plot_maps
 from feedback_adapter.maps import changes_of, masks_of, pictures_of
 from feedback_adapter.outputs import Outputs
@@ -103,12 +103,7 @@ class Shown:
         return [
             {
                 "image": image,
-                "output": change.output,
-                "label": change.label,
-                "before": change.before,
-                "after": change.after,
-                "known": change.known,
-                "present": change.present,
+                **{name: getattr(change, name) for name in COLUMNS[1:-1]},
                 "strategy": self.strategies[image],
             }
             for image in range(len(self.status))

@@ -90,11 +90,16 @@ def _note(model: nn.Module) -> dict[str, Any] | None:
 def _input(model: nn.Module, note: dict[str, Any]) -> tuple[int, int, int]:
     """Channels, height and width of a model's images: as it was built, else as timm notes it."""
     channels, height, width = note["input_size"]
-    stem = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if isinstance(size, tuple):
         height, width = size
-    return stem.in_channels if stem is not None else channels, height, width
+    return stem_channels(model, channels), height, width
+
+
+def stem_channels(model: nn.Module, otherwise: int = 3) -> int:
+    """How many channels a model's images have, by its first convolution, if there is one."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    return first.in_channels if first is not None else otherwise
 
 
 def _width(model: nn.Module, note: dict[str, Any]) -> int:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter.checkpoint.outline import apart, facts_of
-from feedback_adapter.checkpoint.rebuild import stem_channels
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.outputs import Output, read
 from feedback_adapter.sites import frozen
 from feedback_adapter.sites.nested import named_tensors
+from feedback_adapter.timm_notes import stem_channels
 from feedback_adapter.transform import PhotoTransform
 
 _ROUNDING = 1e-6

@@ -15,6 +15,7 @@ from torch import nn
 from feedback_adapter.checkpoint.architecture import Architecture
 from feedback_adapter.checkpoint.outline import apart, facts_of, outline_of
 from feedback_adapter.errors import CheckpointError
+from feedback_adapter.timm_notes import stem_channels
 
 _CLASSES = {
     "act_layer": "silu mish relu relu6 leaky_relu elu prelu celu selu gelu gelu_tanh quick_gelu "
@@ -49,8 +50,7 @@ def recover(model: nn.Module, labels: int) -> Architecture | None:
     note = getattr(model, "pretrained_cfg", None)
     name = note.get("architecture") if isinstance(note, dict) else None
     if isinstance(name, str):
-        search = _Search(model, "timm", labels)
-        return search.best([name])
+        return _Search(model, "timm", labels).best([name])
     if not type(model).__module__.startswith("torchvision.models."):
         return None
     from torchvision.models import get_model_builder, list_models
@@ -134,9 +134,3 @@ class _Search:
                 if key not in _NEVER and key != "num_classes":
                     found.setdefault(key, parameter)
         return found
-
-
-def stem_channels(model: nn.Module) -> int:
-    """How many channels a model's images have, by its first convolution; 3 if there's none."""
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    return first.in_channels if first is not None else 3

@@ -12,7 +12,7 @@ from feedback_adapter.sites.intercept import Handler, plain_call
 from feedback_adapter.sites.nested import map_tensors, named_tensors, replace_tensor
 from feedback_adapter.sites.recording import Call, Recording
 from feedback_adapter.sites.saved import SavedTensor
-from feedback_adapter.sites.site import Site
+from feedback_adapter.sites.site import INPUT, Site
 
 Edit = Callable[[Tensor], Tensor]
 """Makes the activation to go on with from the one that arrives at a pivot."""
@@ -34,9 +34,16 @@ class Replay:
         self._first = None if from_start else recording.first
         self._frame: Call | None = recording.caller
         self._next = 0
+        self._left = {site for site in edits if site.module != INPUT}
+        self._free = from_start and not self._left
 
     def handle(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer a module call; the calls inside one that runs as a whole aren't looked at."""
+        """Answer a module call; the calls inside one that runs as a whole aren't looked at.
+
+        Behind the last pivot the model may take any path: there is nothing left to answer.
+        """
+        if self._free:
+            return plain_call(module, args, kwargs, None)
         call = self.follow(module)
         if self.finished(call):
             return self.answer(call)
@@ -82,7 +89,7 @@ class Replay:
         for selector, site in call.pivots:
             if site in self._edits:
                 tensor = dict(named_tensors(value))[selector]
-                value = replace_tensor(value, selector, self._edits[site](tensor))
+                value = replace_tensor(value, selector, self._edited(site, tensor))
         return value
 
     @property
@@ -93,5 +100,10 @@ class Replay:
     def _give(self, saved: SavedTensor, site: Site | None) -> Tensor:
         if site is None or site not in self._edits:
             return saved.give()
-        tensor = self._edits[site](saved.value())
+        tensor = self._edited(site, saved.value())
         return tensor.clone() if saved.copied else tensor
+
+    def _edited(self, site: Site, tensor: Tensor) -> Tensor:
+        self._left.discard(site)
+        self._free = not self._left
+        return self._edits[site](tensor)

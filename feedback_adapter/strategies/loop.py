@@ -15,6 +15,7 @@ from torch import Tensor
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.refinement import Refinement, statuses
+from feedback_adapter.sites.inputs import named_errors
 from feedback_adapter.strategies.base import Problem
 from feedback_adapter.strategies.moving import Moving, Point
 
@@ -178,7 +179,8 @@ def iterate(
         if not bool(active.any()):
             log.repeat(max(steps - step + 1, 0))
             break
-        moves = moving.aim(point)
+        with named_errors(moving.problem.model, moving.problem.inputs, moving.pivots[0].name):
+            moves = moving.aim(point)  # derivatives may be the user's own code
         stay = active.nonzero().flatten()
         if 2 * len(stay) <= len(rows) and moving.splits(stay):
             moving.take(stay)

@@ -105,13 +105,19 @@ def run(spec: StrategySpec, options: Any, problem: Problem, outputs: Mapping[str
     """Refine one batch, of at least one image, whose model is `frozen`.
 
     Raises:
+        InputError: The model doesn't take these images.
         OptionsError: The result isn't finite.
         PluginError: A strategy that isn't the library's own fails, gives something else than a
             result, or leaves the model changed, which is put right.
     """
     who, ours = f"Strategy {title(spec)}", _is_ours(spec.strategy)
     with contextlib.nullcontext() if ours else _put_right(problem.model, who), Named(spec):
-        result = spec.strategy(options).refine(problem)
+        try:
+            result = spec.strategy(options).refine(problem)
+        except Exception as error:
+            if not ours and not isinstance(error, FeedbackAdapterError):
+                problem.unrefined()  # a model that doesn't take the images is no plugin's fault
+            raise
     wrong = next(complaints(result, outputs, problem.inputs.batch), None)
     if wrong is not None and ours:
         raise OptionsError(f"{who} can't refine this: {wrong}. Try smaller steps.")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import feedback_adapter as fa
-from feedback_adapter.errors import OptionsError, PluginError, SiteError
+from feedback_adapter.errors import InputError, OptionsError, PluginError, SiteError
 from feedback_adapter.guard import ModelChangedError
 from feedback_adapter.plugins import scoped
 from feedback_adapter.strategies import Newton
@@ -96,6 +96,14 @@ def test_an_error_names_the_strategy_and_its_distribution(error):
         refine(raises(error))
     assert caught.value.__cause__ is error
     assert type(error).__name__ in str(caught.value)
+
+
+def test_a_model_that_does_not_take_the_images_is_no_plugins_fault():
+    def refine_two_channels(problem):
+        return problem.read(problem.model(*problem.inputs.args))
+
+    with scoped(Plugin(refine_two_channels)), pytest.raises(InputError, match="TinyNet raised"):
+        tiny_adapter().refine(tiny_images(2)[:, :2], TOLD, strategy="mine", pivots="input")
 
 
 def test_an_interrupt_stays_an_interrupt():

@@ -98,6 +98,8 @@ def _why_not(path: Path, name: str) -> str:
         return f"{name} can't be read: it isn't a regular file. Save the photo as a file."
     if str(path).startswith(("http:/", "https:/")):
         return f"There is no image {name}: photos aren't fetched. Download it, and name the file."
+    if path.is_symlink():
+        return f"{name} can't be read: it is a link that leads nowhere. Name the photo itself."
     beside: list[str] = []
     with contextlib.suppress(OSError):
         beside = [entry.name for entry in itertools.islice(os.scandir(path.parent), _LOOKED_AT)]

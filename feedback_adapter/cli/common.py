@@ -51,6 +51,9 @@ def print_json(value: Any) -> None:
 NARROW = 60
 """In a terminal of fewer columns, tables have no lines: the room is for what they say."""
 
+LEAST = 36
+"""So many columns a table has at least: a terminal of fewer breaks its lines, and loses nothing."""
+
 
 def print_table(table: Table) -> None:
     """A table on standard output, of which nothing is cut off."""
@@ -58,7 +61,8 @@ def print_table(table: Table) -> None:
         column.overflow = "fold"
     if console.width < NARROW:
         table.box, table.padding, table.pad_edge = None, (0, 1, 0, 0), False
-    console.print(table)
+    wide = Console(width=LEAST) if console.width < LEAST else console
+    wide.print(table)
 
 
 def check_place(path: Path, option: str) -> None:

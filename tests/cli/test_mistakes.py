@@ -105,6 +105,7 @@ def test_other_commands(command_line, words, message, tmp_path, monkeypatch):
         ("photos/~", "There is no image 'photos/~'. Look what is in 'photos'."),
         ("phtos/dog.png", "There is no image 'phtos/dog.png', nor its folder."),
         ("https://example.com/dog.png", "photos aren't fetched. Download it, and name the file."),
+        ("link.png", "it is a link that leads nowhere. Name the photo itself."),
         ("/dev/null", "it isn't a regular file. Save the photo as a file."),
     ],
 )
@@ -112,6 +113,7 @@ def test_photos_that_are_none(command_line, checkpoint, photo, message, tmp_path
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     Path("photos/dog.png").write_bytes(b"")
+    Path("link.png").symlink_to("gone.png")
     ran = command_line("refine", photo, "-c", checkpoint, "--know", "dog")
     assert message in refused(ran)
 
@@ -123,14 +125,17 @@ def test_more_photos_at_a_time_than_any_machine_has(command_line, checkpoint, ph
     assert "dog" in out
 
 
-@pytest.mark.parametrize("width", [20, 40, 80])
+@pytest.mark.parametrize("width", [1, 20, 40, 80])
 def test_nothing_is_cut_off_in_a_narrow_terminal(command_line, checkpoint, photos, width):
     words = ["-c", checkpoint, "--know", "dog", "--know-not", "snow"]
     for command in (["refine", photos[0], *words], ["sites", checkpoint], ["zoo", "list"]):
         code, out, _ = command_line(*command, columns=width)
         assert code == 0
         assert "…" not in out
-        assert max(map(len, out.splitlines())) <= width
+        assert max(map(len, out.splitlines())) <= max(width, 36), "a terminal breaks the rest"
+    table = command_line("refine", photos[0], *words, columns=width)[1]
+    for text in ("dog", "snow", "ball", "grass", "100.0%", "before", "after", "change"):
+        assert text in table
 
 
 def test_pivots_of_a_strategy_that_has_none(command_line, tmp_path, checkpoint, photos):

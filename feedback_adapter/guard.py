@@ -111,13 +111,13 @@ def run(spec: StrategySpec, options: Any, problem: Problem, outputs: Mapping[str
             result, or leaves the model changed, which is put right.
     """
     who, ours = f"Strategy {title(spec)}", _is_ours(spec.strategy)
-    with contextlib.nullcontext() if ours else _put_right(problem.model, who), Named(spec):
-        try:
+    try:
+        with contextlib.nullcontext() if ours else _put_right(problem.model, who), Named(spec):
             result = spec.strategy(options).refine(problem)
-        except Exception as error:
-            if not ours and not isinstance(error, FeedbackAdapterError):
-                problem.unrefined()  # a model that doesn't take the images is no plugin's fault
-            raise
+    except PluginError as error:
+        if not isinstance(error, ModelChangedError):
+            problem.unrefined()  # a model that doesn't take the images is no plugin's fault
+        raise
     wrong = next(complaints(result, outputs, problem.inputs.batch), None)
     if wrong is not None and ours:
         raise OptionsError(f"{who} can't refine this: {wrong}. Try smaller steps.")

@@ -69,6 +69,11 @@ def evaluate(
             f"There is no protocol {protocol!r}. {did_you_mean(protocol, PROTOCOLS)}"
         )
     if out is not None:  # before the work, not after it
+        if out.suffix == ".md":
+            raise OptionsError(
+                f"--out {str(out)!r} is where the table goes: name a .json file, and the table is "
+                "written beside it."
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         check_place(out, "--out")
     with progress_bar() as bar:

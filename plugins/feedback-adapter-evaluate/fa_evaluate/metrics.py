@@ -50,7 +50,10 @@ def ranked(scores: np.ndarray, truth: np.ndarray) -> Score:
     truth = truth.astype(bool)
     there = truth.any(0)
     if not there.any():
-        raise DataError("No label has a positive image: average precision isn't defined.")
+        raise DataError(
+            "No image has any of the labels, so average precision isn't defined: measure others, or "
+            "more of them."
+        )
     scores, truth = scores[:, there], truth[:, there]
     order = np.argsort(-scores, 0, kind="stable")
     hits = np.take_along_axis(truth, order, 0)

@@ -109,6 +109,7 @@ def test_evaluate_text(command_line, checkpoint, flickr8k):
 def test_mistakes(command_line, checkpoint, flickr8k, tmp_path):
     for words, message in [
         (("evaluate", checkpoint, "--data", tmp_path / "no"), "There is no folder"),
+        (("evaluate", checkpoint, "--data", flickr8k, "--out", "x.md"), "name a .json file"),
         (("evaluate", checkpoint, "--data", tmp_path), "neither captions.json"),
         (("evaluate", checkpoint, "--data", flickr8k, "--split", "tset"), "Did you mean 'test'"),
         (("evaluate", checkpoint, "--data", flickr8k, "--split", "train"), "No image is in split"),

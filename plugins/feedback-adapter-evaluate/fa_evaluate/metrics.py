@@ -51,8 +51,8 @@ def ranked(scores: np.ndarray, truth: np.ndarray) -> Score:
     there = truth.any(0)
     if not there.any():
         raise DataError(
-            "No image has any of the labels, so average precision isn't defined: measure others, or "
-            "more of them."
+            "No label has a positive image, so average precision isn't defined: measure more "
+            "images, or others."
         )
     scores, truth = scores[:, there], truth[:, there]
     order = np.argsort(-scores, 0, kind="stable")

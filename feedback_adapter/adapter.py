@@ -108,7 +108,7 @@ class Adapter:
             images: (batch, channels, height, width), or whatever the model takes. One
                 image is enough.
         """
-        inputs = self._inputs(images)
+        inputs = self.inputs(images)
         with frozen(self.model):
             return discover(self.model, inputs)
 
@@ -126,7 +126,7 @@ class Adapter:
         Raises:
             InputError: The images can't be used, or their logits are NaN or infinite.
         """
-        inputs = self._inputs(images)
+        inputs = self.inputs(images)
         if isinstance(images, Prepared):
             return images.unrefined(self.read).checked()
         with frozen(self.model, watch=False), torch.no_grad():
@@ -159,7 +159,7 @@ class Adapter:
             InputError: No image, NaN or inf in one, or another device than the model's.
             SiteError: An unknown pivot.
         """
-        inputs = self._inputs(images)
+        inputs = self.inputs(images)
         sites = self._pivots(inputs, pivots) if inputs.batch else ()
         try:
             return prepare(self.model, inputs, sites)
@@ -210,7 +210,7 @@ class Adapter:
             PluginError: An unknown strategy.
             SiteError: An unknown pivot, or one that known outputs don't depend on.
         """
-        inputs = self._inputs(images)
+        inputs = self.inputs(images)
         bound = guard.bind(evidence, self.outputs, inputs.batch)
         with guard.Named():
             chosen = self._strategies(inputs, bound, strategy, options, overrides)
@@ -360,7 +360,12 @@ class Adapter:
         found = pick(facts, self.defaults, list(specs.values()), options, overrides)
         return [(specs[n], torch.tensor(rows, device=device)) for n, rows in found.items()]
 
-    def _inputs(self, images: Any) -> Inputs:
+    def inputs(self, images: Any) -> Inputs:
+        """What the model is given of images in any form that `refine` takes.
+
+        Raises:
+            InputError: The images can't be used, or are on another device than the model.
+        """
         if isinstance(images, Prepared):
             images.check(self.model)
             return images.inputs

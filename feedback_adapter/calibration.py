@@ -16,7 +16,6 @@ from torch import Tensor
 from feedback_adapter.batches import in_batches
 from feedback_adapter.errors import DataError, ModelError
 from feedback_adapter.prior import JOINT, LATENT, RIDGE, LabelPrior, calm
-from feedback_adapter.sites import Inputs
 
 if TYPE_CHECKING:
     from feedback_adapter.adapter import Adapter
@@ -142,7 +141,7 @@ def calibrate(
             f"targets {tuple(targets.shape)} must be (images,), numbers of classes, for a "
             f"multiclass output, and (images, labels) otherwise; {output!r} is {kinds[output]}."
         )
-    inputs = Inputs.of(images)
+    inputs = adapter.inputs(images)
     before = in_batches(lambda rows: adapter.unrefined(inputs.take(rows)), inputs.batch, batch)
     with torch.no_grad():
         found = Calibration.fit(before[output], targets, adapter.priors.get(output))

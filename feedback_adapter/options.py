@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 
+_MOST = 1e18
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """What an option's value must be.
@@ -84,13 +87,21 @@ def whole(least: int, most: int = 1_000_000) -> Rule:
 
 
 def above(bound: float) -> Rule:
-    """A finite number larger than `bound`."""
-    return Rule(lambda value: is_number(value) and value > bound, f"above {bound:g}", _plain)
+    """A number larger than `bound`, of a size that can be squared."""
+    return Rule(
+        lambda value: is_number(value) and bound < value <= _MOST,
+        f"above {bound:g}, at most {_MOST:g}",
+        _plain,
+    )
 
 
 def at_least(bound: float) -> Rule:
-    """A finite number, `bound` or larger."""
-    return Rule(lambda value: is_number(value) and value >= bound, f"at least {bound:g}", _plain)
+    """A number, `bound` or larger, of a size that can be squared."""
+    return Rule(
+        lambda value: is_number(value) and bound <= value <= _MOST,
+        f"at least {bound:g}, at most {_MOST:g}",
+        _plain,
+    )
 
 
 def within(low: float, high: float, *, ends: str = "[]") -> Rule:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from feedback_adapter import guard
 from feedback_adapter.batches import in_batches
 from feedback_adapter.errors import EvidenceError
 from feedback_adapter.evidence.base import Evidence
 from feedback_adapter.evidence.bound import BoundLabels
 from feedback_adapter.evidence.doubtful import DoubtfulLabels
 from feedback_adapter.evidence.mistakes import Wrong
-from feedback_adapter.sites import Inputs
 from feedback_adapter.strategies.base import opinion_of
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def estimate_wrong(
         >>> 0 <= wrong.missed < 1
         True
     """
-    inputs = Inputs.of(images)
-    bound = evidence.bind(adapter.outputs, inputs.batch)
+    inputs = adapter.inputs(images)
+    bound = guard.bind(evidence, adapter.outputs, inputs.batch)
     if not isinstance(bound, BoundLabels):
         raise EvidenceError(
             f"Mistakes are estimated in labels, not in {type(evidence).__name__}: pass Labels."

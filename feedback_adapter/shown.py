@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -14,6 +16,7 @@ from feedback_adapter.errors import OptionsError
 from feedback_adapter.export import COLUMNS, captions_of, csv_of, frame_of
 from feedback_adapter.map_pictures import plot_maps
 from feedback_adapter.maps import changes_of, masks_of, pictures_of
+from feedback_adapter.options import check, optional, whole
 from feedback_adapter.outputs import Outputs
 from feedback_adapter.plotting import plot_changes
 from feedback_adapter.rows import index_of
@@ -49,6 +52,7 @@ class Shown:
                 there are hundreds of them, only so many are given too.
         """
         image = index_of(image, len(self.status))
+        check(SimpleNamespace(top=top), {"top": optional(whole(0, sys.maxsize))})
         known: list[Change] = []
         unknown: list[Change] = []
         for name, spec in self.outputs_before.specs.items():

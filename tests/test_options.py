@@ -92,3 +92,15 @@ def test_what_rules_make(rule, given, made):
 def test_what_isnt_a_list_of_values(given):
     with pytest.raises(OptionsError, match="a list of values, each a whole number"):
         check(Some(given), {"value": each(whole(0))})
+
+
+@pytest.mark.parametrize("huge", [1e19, 1e300, 10**30])
+def test_numbers_whose_squares_floats_cannot_hold_are_refused(huge):
+    for options in (
+        lambda: fa.NewtonOptions(prior_std=huge),
+        lambda: fa.ResidualOptions(proximal=huge),
+        lambda: fa.ResidualOptions(tolerance=huge),
+        lambda: fa.ResidualOptions(step_size=huge),
+    ):
+        with pytest.raises(OptionsError, match=r"is out of range: .* at most 1e\+18"):
+            options()

@@ -57,3 +57,27 @@ def test_what_isnt_a_photo_is_passed_on(ours):
 def test_photos_without_a_transform_are_refused_by_name(photo):
     with pytest.raises(InputError, match=r"wrap\(model, transform=...\)"):
         adapter().refine([photo], TOLD)
+
+
+def test_photos_and_prepared_batches_go_wherever_images_go():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.Flatten())
+    model.append(torch.nn.Linear(8 * 9, 3))
+    adapter = fa.wrap(model, labels=list("abc"), transform=fa.Transform(size=(8, 8)))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
+    photos = [Image.fromarray(photo) for photo in pixels]
+    images = torch.stack([adapter.transform(photo) for photo in photos])
+    told = fa.Labels([{"a": 1, "b": 0}, {"a": 0, "c": 1}, {"b": 1, "c": 0}, {"a": 1, "c": 1}])
+    truth = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 1]])
+    uses = (
+        lambda given: adapter.choose_pivots(given, told, steps=2).trials,
+        lambda given: adapter.calibrate(given, truth),
+        lambda given: fa.estimate_wrong(adapter, given, told),
+    )
+    for use in uses:
+        expected = use(images)
+        assert use(photos) == expected
+        assert use(adapter.prepare(images)) == expected
+    for use in (adapter.choose_pivots, lambda x, y: fa.estimate_wrong(adapter, x, y)):
+        with pytest.raises(fa.errors.EvidenceError, match="evidence is a dict: pass evidence"):
+            use(images, {"a": 1})

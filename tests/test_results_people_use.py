@@ -82,3 +82,12 @@ def test_an_adapter_moves_with_its_model():
     assert adapter.to("cpu") is adapter
     with pytest.raises(ModelError, match="can't be moved to 'nowhere'"):
         adapter.to("nowhere")
+
+
+@pytest.mark.parametrize("top", [-1, 1.5, float("nan"), "5", True])
+def test_how_many_predictions_are_shown_must_be_a_number_of_them(top, tmp_path):
+    result = tiny_adapter().refine(tiny_images(2), fa.Labels({"cat": 1}))
+    uses = (result.table, result.to_json, result.to_dict, lambda top: result.changes(0, top))
+    for use in (*uses, lambda top: result.plot(tmp_path / "x.png", top=top)):
+        with pytest.raises(fa.errors.OptionsError, match=r"top=.*a whole number from 0 on"):
+            use(top)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from feedback_adapter import plugins
+from feedback_adapter import guard, plugins
 from feedback_adapter.batches import in_batches, split
 from feedback_adapter.defaults import pick, takes
 from feedback_adapter.errors import EvidenceError, OptionsError
@@ -180,8 +180,8 @@ def choose_pivots(
             is known.
         OptionsError: A value is out of its range, or the strategy takes no steps.
     """
-    inputs = Inputs.of(images)
-    bound = evidence.bind(adapter.outputs, inputs.batch)
+    inputs = adapter.inputs(images)
+    bound = guard.bind(evidence, adapter.outputs, inputs.batch)
     spec = _strategy(adapter, inputs, bound, strategy, overrides)
     own = adapter.defaults.options_for(spec.name, spec.options, None, overrides)
     if step_sizes is None:

@@ -8,6 +8,7 @@ import safetensors.torch
 import timm
 
 from feedback_adapter.adapter import Adapter
+from feedback_adapter.checkpoint.hub import reach
 from feedback_adapter.errors import CheckpointError, did_you_mean
 from feedback_adapter.evidence.hierarchy import imagenet_labels
 from feedback_adapter.wrapping import wrap
@@ -29,6 +30,12 @@ def pretrained(name: str, weights: str | Path | None = None) -> Adapter:
         raise CheckpointError(
             f"timm has no model {name!r}. {did_you_mean(name, timm.list_models())}"
         )
+    cfg = timm.get_pretrained_cfg(name)
+    if weights is None and cfg is not None and cfg.hf_hub_id:
+        try:
+            reach(str(cfg.hf_hub_id), "model.safetensors", "pytorch_model.bin")
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} Or give a file: --weights FILE.") from error
     try:
         model = timm.create_model(name, pretrained=weights is None)
         if weights is not None:

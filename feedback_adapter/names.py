@@ -149,9 +149,11 @@ def find(name: Any, labels: Sequence[str]) -> list[int]:
     """
     for form, forms in enumerate(_FORMS):
         index = _index(tuple(labels), form)
-        hits = {hit for key in forms(str(name)) for hit in index.get(key, ())}
-        if hits:
-            return sorted(hits)
+        whole, *parts = (set(index.get(key, ())) for key in forms(str(name)))
+        if not whole and parts and all(parts):  # else a part would be left out silently
+            whole = set[int]().union(*parts)
+        if whole:
+            return sorted(whole)
     return []
 
 

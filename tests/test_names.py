@@ -117,3 +117,9 @@ def test_singular(plural, expected):
 def test_accents_in_two_characters_mean_the_same_label():
     assert find("cafe\u0301", ["dog", "Caf\u00e9"]) == [1]
     assert find("caf\u00e9", ["dog", "CAFE\u0301"]) == [1]
+
+
+def test_of_two_words_with_a_comma_none_is_left_out():
+    assert find("dog, cow", ["dog", "cat"]) == [], "a cow is no label, and the dog isn't enough"
+    assert find("dog,cat", ["dog", "cat"]) == [0, 1], "not clear, which place() says"
+    assert find("pug, pug-dog", ["pug-dog, pug", "cat"]) == [0]

@@ -44,8 +44,7 @@ def fetch(name: str, *files: str, optional: Sequence[str] = ()) -> Path:
     from huggingface_hub import errors, hf_hub_download
 
     repo, _, revision = name.removeprefix(HUB).partition("@")
-    with _said(repo, revision, f"{files[0]} can't be fetched"):
-        _reach(repo, files[0], revision or None)
+    reach(repo, files[0], revision=revision)
     folder = None
     for file in (*files, *optional):
         commit = folder.name if folder is not None else revision or None
@@ -56,18 +55,34 @@ def fetch(name: str, *files: str, optional: Sequence[str] = ()) -> Path:
     return folder
 
 
-def _reach(repo: str, file: str, revision: str | None) -> None:
-    """Ask the hub once for what the cache lacks: a download would go on trying for a minute."""
-    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+def reach(repo: str, *files: str, revision: str = "") -> None:
+    """Ask the hub once, unless the cache has one of the files: a download goes on for a minute.
 
-    if isinstance(try_to_load_from_cache(repo, file, revision=revision), str):
-        return
-    try:
-        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
-    except (errors.HfHubHTTPError, errors.HFValidationError):
-        pass  # it was reached; the download says what is the matter
-    except Exception as error:  # a client's or the network's, by many names
-        raise errors.LocalEntryNotFoundError(str(error)) from error
+    Args:
+        repo: `"owner/name"`.
+        *files: The one to ask for, and others that do instead.
+        revision: Of the repository; empty for the newest.
+
+    Raises:
+        CheckpointError: The hub can't be reached.
+    """
+    from huggingface_hub import (
+        errors,
+        get_hf_file_metadata,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+
+    with _said(repo, revision, f"{files[0]} can't be fetched"):
+        some = revision or None
+        if any(isinstance(try_to_load_from_cache(repo, f, revision=some), str) for f in files):
+            return
+        try:
+            get_hf_file_metadata(hf_hub_url(repo, files[0], revision=some))
+        except (errors.HfHubHTTPError, errors.HFValidationError):
+            pass  # it was reached; the download says what is the matter
+        except Exception as error:  # a client's or the network's, by many names
+            raise errors.LocalEntryNotFoundError(str(error)) from error
 
 
 def push_to_hub(

@@ -144,6 +144,8 @@ def said(
         if not equals or spec.parse is None:
             how = f"--evidence {name}=TEXT" if spec.parse else "Python"
             raise EvidenceError(f"--evidence {item!r} can't be read: use {how}.")
+        if not value.strip():
+            raise EvidenceError(f"--evidence {item!r} says nothing: write {name}=TEXT.")
         parts.append(spec.parse(value))
     if images > 1:
         import torch

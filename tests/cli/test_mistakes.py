@@ -250,3 +250,8 @@ def test_what_pillow_warns_of_is_no_second_line(checkpoint, tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "large.png' can't be read: image file is truncated" in done.stderr
+
+
+def test_evidence_without_a_text_says_nothing(command_line, checkpoint, photos):
+    ran = command_line("refine", photos[0], "-c", checkpoint, "--evidence", "labels=")
+    assert "--evidence 'labels=' says nothing: write labels=TEXT." in refused(ran)

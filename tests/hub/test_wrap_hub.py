@@ -116,6 +116,8 @@ def test_a_hub_that_cannot_be_reached_is_an_error_at_once(hub, folder, monkeypat
     start = time.monotonic()
     with pytest.raises(CheckpointError, match=r"since .* can't be reached .* ConnectError"):
         fa.wrap("hf-hub:me/other")
+    with pytest.raises(CheckpointError, match="ConnectError.* Or give a file: --weights FILE"):
+        fa.pretrained("test_resnet")
     assert time.monotonic() - start < 10, "the client's own tries take a minute"
     assert fa.wrap("hf-hub:me/net").labels == tuple(LABELS), "what is in the cache is used"
 

@@ -43,6 +43,8 @@ class Place(Evidence):
         [0.0, -10.0]
     """
 
+    silence = "a place says nothing to this strategy: strategy='backward' looks in places"
+
     def __init__(self, where: str | Box | Sequence[str | Box | None]):
         several = isinstance(where, list)
         self.boxes = [_box(w) for w in where] if several else [_box(where)]  # pyright: ignore
@@ -112,10 +114,13 @@ def _box(where: str | Box | None) -> Box | None:
                     "'upper left', are possible."
                 )
             boxes.append(WORDS[word])
-        lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+        lefts, tops, rights, bottoms = zip(*boxes, strict=True) if boxes else [(0,)] * 4
         box = (max(lefts), max(tops), min(rights), min(bottoms))
     else:
-        box = tuple(float(side) for side in where)
+        try:
+            box = tuple(float(side) for side in where)
+        except (TypeError, ValueError):
+            box = ()
     if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
         raise BackwardError(
             f"Place got {where!r}: a box is (left, top, right, bottom) in shares of the image's "

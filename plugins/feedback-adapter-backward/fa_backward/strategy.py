@@ -77,7 +77,8 @@ class BackwardStrategy(Strategy[BackwardOptions]):
         clamped = problem.evidence.clamp(before)[name]
         known = problem.evidence.known(before)[name]
         where = places(problem.evidence)
-        rows = []
+        rows: list[Tensor] = []
+        status = ["nothing is known of it"] * len(problem.inputs.images)
         for index, image in enumerate(problem.inputs.images):
             at = [p for p in where if p.box(index) is not None]
             if not at and not known[index].any():
@@ -86,12 +87,10 @@ class BackwardStrategy(Strategy[BackwardOptions]):
             present = known[index] & (clamped[index] > 0)
             logits = self._logits(problem.model, model, image, present, known[index], at, index)
             rows.append(torch.where(known[index], before[name][index], logits))
-        return Refinement.of(
-            problem.evidence,
-            before,
-            before.replace(**{name: torch.stack(rows)}),
-            status="searched the whole image once",
-        )
+            status[index] = "searched the whole image once"
+        refined = before.replace(**{name: torch.stack(rows)})
+        result = Refinement.of(problem.evidence, before, refined, status="")
+        return dataclasses.replace(result, status=tuple(status))
 
     def _logits(
         self,

@@ -200,8 +200,9 @@ def test_place_keeps_the_promises_of_evidence():
 def test_place_words():
     assert Place("upper right").box(0) == (0.5, 0.0, 1.0, 0.5)
     assert Place(["left", None]).take(torch.tensor([1])).box(0) is None
-    for bad in ("leftish", "left right", (0.5, 0.5, 0.2, 0.9), (1, 2)):
-        with pytest.raises(BackwardError):
+    boxes = ((0.5, 0.5, 0.2, 0.9), (1, 2), torch.rand(2, 4), (0, 0, "right", 1))
+    for bad in ("leftish", "left right", "", 5, True, {}, ["left", 5], *boxes):
+        with pytest.raises(BackwardError, match="Place (got|doesn't know)"):
             Place(bad)
     with pytest.raises(BackwardError, match="2 places for 3"):
         Place(["left", "right"]).bind({}, 3)

@@ -65,6 +65,17 @@ def test_place_makes_it_the_default():
     assert adapter().refine(images(), fa.Labels({"plane": 1})).strategy != "backward"
 
 
+def test_a_status_says_where_a_place_is_of_no_use():
+    searched, nothing = "searched the whole image once", "nothing is known of it"
+    told = Place(["left", None, None, "right"]) & fa.Labels([None, None, {"ship": 0}, {"ship": 0}])
+    result = adapter().refine(images(), told, strategy="backward")
+    assert result.status == (searched, nothing, searched, searched)
+    assert torch.equal(result.after[1], result.before[1])
+    result = adapter().refine(images(), Place("left"), strategy="newton")
+    assert torch.equal(result.after, result.before)
+    assert set(result.status) == {Place.silence}
+
+
 def test_other_models_are_named():
     plain = tiny_adapter()
     with pytest.raises(BackwardError, match="TinyNet"):

@@ -1,5 +1,7 @@
 """Checkpoints of models that the user builds: torchvision's, their own, tied weights."""
 
+import json
+
 import pytest
 import torch
 import torchvision
@@ -73,6 +75,16 @@ def test_a_model_that_the_weights_fit_but_that_computes_something_else_is_named(
         CheckpointError, match=r"isn't the model that was saved: .* 32x32, 'output'"
     ):
         fa.load(folder, model=other)
+
+
+def test_the_image_that_models_are_compared_with_is_small_whatever_a_config_says(tmp_path):
+    folder = fa.wrap(TinyNet(seed=3), labels=LABELS).save(tmp_path / "own")
+    config = json.loads((folder / "feedback_adapter.json").read_text())
+    for key, value in {"size": [8192, 8192], "values": {"output": [0.0] * 65}}.items():
+        changed = {**config, "returned": {**config["returned"], key: value}}
+        (folder / "feedback_adapter.json").write_text(json.dumps(changed))
+        with pytest.raises(CheckpointError, match=f"'returned.{key}' is .* it must be"):
+            fa.load(folder, model=TinyNet(seed=3))
 
 
 def test_several_outputs_come_back(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from feedback_adapter.checkpoint.outline import apart, facts_of
+from feedback_adapter.checkpoint.schema import LARGEST_IMAGE
 from feedback_adapter.errors import CheckpointError
 from feedback_adapter.outputs import Output, read
 from feedback_adapter.sites import frozen
@@ -73,7 +74,7 @@ def returned(
     """
     for images in _images(model, transform):
         size = list(images.shape[2:])
-        values = _values(model, outputs, size)
+        values = _values(model, outputs, size) if max(size) <= LARGEST_IMAGE else None
         if values is not None:
             again = _values(model, outputs, size)
             note = {"size": size, "device": _like(model).device.type, "values": values}

@@ -136,12 +136,21 @@ _WEIGHTS = {
     ),
     "extra": _Rule(_object, "an object with the extra state of modules that is no tensor"),
 }
+LARGEST_IMAGE = 1_024
+"""Pixels: a larger picture isn't made to compare models."""
 _RETURNED = {
-    "size": _Rule(_size, "two whole numbers from 1 to 8,192, height and width", True),
+    "size": _Rule(
+        lambda value: _size(value) and max(value) <= LARGEST_IMAGE,
+        "two whole numbers from 1 to 1,024, height and width",
+        True,
+    ),
     "device": _Rule(_text, "text", True),
     "values": _Rule(
-        lambda value: isinstance(value, dict) and all(map(_numbers, value.values())),
-        "an object with some numbers of each output",
+        lambda value: (
+            isinstance(value, dict)
+            and all(_numbers(numbers) and len(numbers) <= 64 for numbers in value.values())
+        ),
+        "an object with some numbers of each output, at most 64",
         True,
     ),
 }

@@ -19,7 +19,7 @@ def test_saved_again_it_keeps_every_key_every_weight_and_its_page(folder: Path, 
     saved = fa.load(folder.name).save(tmp_path / "again")
     before, after = read_config(folder), read_config(saved)
     assert before == {key: after[key] for key in before}
-    assert set(after) - set(before) <= {"refine"}
+    assert set(after) - set(before) <= {"refine", "returned"}
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted(path.name for path in saved.iterdir())
     for name in names:

@@ -66,7 +66,7 @@ def test_every_file_is_short(tests):
     assert long == {}
 
 
-@pytest.mark.xfail(strict=False, reason="18,200 lines: maps, checks, hubs and explanations came in")
+@pytest.mark.xfail(strict=False, reason="18,300 lines: maps, checks, hubs and explanations came in")
 def test_the_core_is_small():
     lines = sum(p.read_text("utf-8").count("\n") for p in tracked("feedback_adapter/*.py"))
     assert 0 < lines <= 8000

@@ -70,11 +70,11 @@ def _found(adapter: Adapter, size: int | None) -> tuple[list[SiteInfo], int, int
     import torch
 
     from feedback_adapter.checkpoint.alike import usual_sizes
+    from feedback_adapter.timm_notes import stem_channels
 
     sizes = [(size, size)] if size else usual_sizes(adapter.model, adapter.transform)[:1]
     sizes = sizes or [(usual, usual) for usual in USUAL]
-    weights = (weight for weight in adapter.model.parameters() if weight.ndim == 4)
-    channels = next((weight.shape[1] for weight in weights), 3)  # of the first convolution
+    channels = stem_channels(adapter.model)
     for height, width in sizes[:-1]:
         with contextlib.suppress(InputError):
             return list(adapter.sites(torch.zeros(1, channels, height, width))), height, width

@@ -78,7 +78,9 @@ def error_click(predicted: Tensor, mask: Tensor, labels: int, reach: int = 12) -
     wrong = (predicted != mask) & (mask < labels)
     one_hot = F.one_hot(mask.long().clamp(0, labels), labels + 1)[..., :labels]
     errors = (one_hot * wrong.unsqueeze(-1)).permute(0, 3, 1, 2).float()
-    around = F.avg_pool2d(errors, 2 * reach + 1, 1, reach)
+    side = 2 * reach + 1  # one direction after the other: 2 side additions instead of side squared
+    rows = F.avg_pool2d(errors, (side, 1), 1, (reach, 0), divisor_override=1)
+    around = F.avg_pool2d(rows, (1, side), 1, (0, reach), divisor_override=1)
     around = (around * errors).amax(1).flatten(1)
     best = around.max(1)
     taken = torch.zeros_like(around, dtype=torch.bool)

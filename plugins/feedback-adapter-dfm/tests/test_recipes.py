@@ -79,6 +79,21 @@ def test_a_correcting_click_is_in_the_largest_mistake():
     assert not sampling.error_click(mask.clamp(max=1), mask, 2).any()
 
 
+def test_a_correcting_click_counts_mistakes_exactly():
+    mask = torch.randint(3, (2, 21, 30), generator=generator(1))
+    predicted = torch.randint(3, mask.shape, generator=generator(2))
+    told = sampling.error_click(predicted, mask, 3, reach=4)
+    for i in range(2):
+        found = torch.zeros(mask.shape[1:])
+        for row, column in (predicted[i] != mask[i]).nonzero().tolist():
+            window = (slice(max(row - 4, 0), row + 5), slice(max(column - 4, 0), column + 5))
+            same = (mask[i][window] == mask[i, row, column]) & (
+                predicted[i][window] != mask[i][window]
+            )
+            found[row, column] = same.sum()
+        assert found[told[i]] == found.max()
+
+
 def test_scattered_pixels_are_as_many_as_asked():
     share = sampling.log_uniform(4000, 1e-3, 1e-1, generator())
     assert 1e-3 <= share.min() < share.max() <= 1e-1

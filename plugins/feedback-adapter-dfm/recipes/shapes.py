@@ -7,9 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["noisy", "triangles", "two_triangles"]
+__all__ = [
+    *("JITTER", "LARGEST", "SMALLEST", "corners", "fill"),
+    *("noisy", "triangles", "two_triangles"),
+]
 
-_FINE = 3  # points per pixel and direction when deciding whether a pixel is inside
+SMALLEST, LARGEST, JITTER = 0.1, 0.25, 5 / 512
+"""Of the published triangles' radius, and how it varies from corner to corner, in sides."""
 
 
 def triangles(count: int, side: int, generator: torch.Generator) -> Tensor:
@@ -56,20 +60,44 @@ def _draw(count: int, side: int, generator: torch.Generator) -> Tensor:
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device)
 
-    radius = (0.1 + 0.15 * uniform(count, 1)) * side
-    jitter = torch.randn((count, 3), generator=generator, device=device) * 5 / 512 * side
-    distance = (radius + jitter).abs()
-    corners = torch.arange(3, device=device)
-    angle = 2 * math.pi * (uniform(count, 1) + corners / 3)
-    centre = uniform(count, 2, 1) * side
-    x = centre[:, 0] + distance * angle.cos()
-    y = centre[:, 1] + distance * angle.sin()
-    points = (torch.arange(side * _FINE, device=device) + 0.5) / _FINE
-    inside = torch.ones(count, side * _FINE, side * _FINE, dtype=torch.bool, device=device)
+    radius = (SMALLEST + (LARGEST - SMALLEST) * uniform(count, 1)) * side
+    jitter = torch.randn((count, 3), generator=generator, device=device) * JITTER * side
+    angle = 2 * math.pi * uniform(count, 1)
+    centre = uniform(count, 2) * side
+    return fill(corners(centre, angle, radius + jitter), side).unsqueeze(1)
+
+
+def corners(centre: Tensor, angle: Tensor, distance: Tensor) -> Tensor:
+    """Corners (..., 3, 2), x and y in pixels.
+
+    Args:
+        centre: (..., 2).
+        angle: Of the first corner, (..., 1), in radians; the others follow by a third of a turn.
+        distance: Of the corners from the centre, (..., 3).
+    """
+    third = torch.arange(3, device=angle.device) * (2 * math.pi / 3)
+    direction = torch.stack([(angle + third).cos(), (angle + third).sin()], -1)
+    return centre.unsqueeze(-2) + distance.abs().unsqueeze(-1) * direction
+
+
+def fill(corners: Tensor, side: int, fine: int = 3) -> Tensor:
+    """Masks (..., side, side): 1 where more than half of a pixel is inside the triangle.
+
+    Args:
+        corners: (..., 3, 2).
+        side: Of the masks.
+        fine: Points per pixel and direction of which more than half are to be inside.
+    """
+    points = (torch.arange(side * fine, device=corners.device) + 0.5) / fine
+    inside: Tensor | None = None
     for i in range(3):
-        j = (i + 1) % 3
-        along = (x[:, j] - x[:, i]).view(-1, 1, 1) * (points.view(1, -1, 1) - y[:, i, None, None])
-        across = (y[:, j] - y[:, i]).view(-1, 1, 1) * (points.view(1, 1, -1) - x[:, i, None, None])
-        inside &= along >= across
-    share = inside.view(count, side, _FINE, side, _FINE).float().mean((2, 4))
-    return (share > 0.5).float().unsqueeze(1)
+        x, y = corners[..., i, :, None].unbind(-2)
+        dx, dy = (corners[..., (i + 1) % 3, :, None] - corners[..., i, :, None]).unbind(-2)
+        across, along = dx * (points - y), dy * (points - x)  # (..., rows) and (..., columns)
+        half = across.unsqueeze(-1) >= along.unsqueeze(-2)
+        inside = half if inside is None else inside & half
+    assert inside is not None
+    if fine == 1:
+        return inside.float()
+    pixels = inside.unflatten(-1, (side, fine)).unflatten(-3, (side, fine))
+    return (pixels.sum((-1, -3)) > fine**2 / 2).float()

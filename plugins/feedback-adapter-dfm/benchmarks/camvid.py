@@ -12,7 +12,7 @@ import camvid_task
 import scenes
 import typer
 from camvid_nets import METHODS
-from command import HERE, Data, Device, Out, Seconds, Seeds, Steps, Workers
+from command import HERE, Data, Device, Only, Out, Seconds, Seeds, Steps, Workers
 from pool import Job, Running, run
 from rows import Measured
 
@@ -20,6 +20,9 @@ from fa_dfm import DFM
 
 ENSEMBLE = 4
 """Feedforward networks that do as many multiply-adds as the loop."""
+
+NAMES = ("loop", "ensemble", "untied", "unet")
+"""Each with every seed; `ensemble` measures `feedforward`, its first network, too."""
 
 ONCE = ("loop, resnet18d from scratch", "loop, to stride 16", "feedforward, to stride 16")
 """Trained with one seed, to choose on the validation frames."""
@@ -46,13 +49,18 @@ def work(job: Job, running: Running) -> tuple[list[Measured], dict[str, DFM]]:
             job.seed + 100 * i,
             options["steps"],
             options["weights"],
+            control=options["control"],
+            batch=options["batch"],
             **running.training(i, count),
         )
         for i in range(count)
     ]
     measured = scenes.score(job.method, nets, test, job.seed)
-    measured += [_on_validation(one) for one in scenes.score(job.method, nets, val, job.seed)]
-    return measured, {job.method: nets[0]} if count == 1 else {}
+    if count > 1:  # the first is what `feedforward` would train
+        measured += scenes.score("feedforward", nets[:1], test, job.seed)
+    on_validation = scenes.score_way(job.method, nets, val, job.seed, {})
+    measured += [_on_validation(one) for one in on_validation]
+    return measured, {"feedforward" if count > 1 else job.method: nets[0]}
 
 
 def _on_validation(one: Measured) -> Measured:
@@ -68,25 +76,34 @@ def main(
     workers: Workers = 1,
     seconds: Seconds = None,
     each: float = 600.0,
+    batch: int = 16,
     weights: Path | None = None,
+    control: Path | None = None,
     limit: int | None = None,
+    only: Only = None,
 ) -> None:
     """Train and score every method on CamVid's own split.
 
-    `weights` is a safetensors file with EfficientNet-lite0's ImageNet weights, `each` the most
-    seconds that one network trains, `limit` the frames of a split.
+    `weights` is a safetensors file with EfficientNet-lite0's ImageNet weights, `control` one with
+    a trained `feedforward`, from which all but `unet` start where it is given, `each` the most
+    seconds that one network trains, `batch` the frames of a training step, `limit` the frames of
+    a split.
     """
     options = {
         "data": data,
         "device": device,
         "steps": steps,
         "each": each,
+        "batch": batch,
         "weights": weights,
+        "control": control,
         "limit": limit,
     }
-    names = ("loop", "feedforward", "untied", "unet", "ensemble")
-    jobs = [Job("camvid", name, seed, options) for seed in range(seeds) for name in names]
-    jobs[5:5] = [Job("camvid", name, 0, options) for name in ONCE]
+    jobs = [
+        Job("camvid", name, seed, options)
+        for seed in range(seeds)
+        for name in only or (NAMES if seed else NAMES + ONCE)
+    ]
     run(jobs, work, out, workers=workers, seconds=seconds)
 
 

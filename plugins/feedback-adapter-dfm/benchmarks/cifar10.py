@@ -37,12 +37,20 @@ def work(job: Job, running: Running) -> tuple[list[Measured], dict[str, DFM]]:
     method = cifar10_task.METHODS["feedforward" if job.method == "ensemble" else job.method]
     nets = [
         cifar10_task.train(
-            method, train, job.seed + 100 * i, options["epochs"], **running.training(i, count)
+            method,
+            train,
+            job.seed + 100 * i,
+            options["epochs"],
+            control=options["control"],
+            batch=options["batch"],
+            **running.training(i, count),
         )
         for i in range(count)
     ]
     measured = photos.score(job.method, nets, test, job.seed)
-    return measured, {job.method: nets[0]} if count == 1 else {}
+    if count > 1:  # the first is what `feedforward` would train
+        measured += photos.score("feedforward", nets[:1], test, job.seed)
+    return measured, {"feedforward" if count > 1 else job.method: nets[0]}
 
 
 def main(
@@ -54,20 +62,26 @@ def main(
     workers: Workers = 1,
     seconds: Seconds = None,
     each: float = 600.0,
+    batch: int = cifar10_task.BATCH,
+    control: Path | None = None,
     limit: int | None = None,
 ) -> None:
     """Train and score every method on CIFAR-10.
 
-    `each` is the most seconds that one network trains, `limit` the images of a split.
+    `each` is the most seconds that one network trains, `batch` the images of a training step,
+    `control` a safetensors file with a trained `feedforward`, from which all start where it is
+    given, and `limit` the images of a split.
     """
     options = {
         "data": data,
         "device": device,
         "epochs": epochs,
         "each": each,
+        "batch": batch,
+        "control": control,
         "limit": limit,
     }
-    names = ("loop", "feedforward", "untied", "ensemble")
+    names = ("loop", "ensemble", "untied")  # `ensemble` measures `feedforward`, too
     jobs = [Job("cifar10", name, seed, options) for seed in range(seeds) for name in names]
     run(jobs, work, out, workers=workers, seconds=seconds)
 

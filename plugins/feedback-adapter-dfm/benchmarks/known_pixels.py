@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import torch
 import typer
 from camvid_nets import CLASSES
-from camvid_task import Frames, known, network_input, read
+from camvid_task import Frames, network_input, read
 from command import HERE, Data, Out, Seeds
 from methods import parameters
 from rich.console import Console
@@ -27,7 +27,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import feedback_adapter as fa
-from fa_dfm import Known
 
 BATCH = 16
 SITES = ("input", "feedback")
@@ -51,8 +50,8 @@ def score(
     """
     measured = []
     with FlopCounterMode(display=False) as counter:
-        told = fa.Pixels(clicks=[(9, 9, "road")])
-        adapter.refine(network_input(frames[0][:1]), told, **options)
+        click = fa.Pixels(clicks=[(9, 9, "road")])
+        adapter.refine(network_input(frames[0][:1]), click, **options)
     for condition, tell in CONDITIONS.items():
         for seed in range(seeds if condition != "3 clicks" else 1):
             generator = torch.Generator().manual_seed(77 + seed)
@@ -60,15 +59,17 @@ def score(
             for i in range(0, len(frames[0]), BATCH):
                 images, labels = network_input(frames[0][i : i + BATCH]), frames[1][i : i + BATCH]
 
-                def predict(facts: Known, images: Tensor = images) -> Tensor:
-                    where = facts.weight[:, 0] > 0
-                    mask = torch.where(where, facts.target.argmax(1), 255)
-                    return adapter.refine(images, fa.Pixels(mask), **options).after.softmax(1)
+                def predict(
+                    told: Tensor, images: Tensor = images, labels: Tensor = labels
+                ) -> Tensor:
+                    mask = torch.where(told, labels, 255)
+                    return adapter.refine(images, fa.Pixels(mask), **options).after.argmax(1)
 
-                told = tell(predict, labels, generator)
+                alone = adapter.predict(images).argmax(1)
+                told = tell(predict, alone, labels, generator)
                 left = torch.where(told, CLASSES, labels)
-                after += counts(predict(known(labels, told)).argmax(1), left)
-                before += counts(adapter.predict(images).argmax(1), left)
+                after += counts(predict(told), left)
+                before += counts(alone, left)
             for metric, found in (("mIoU", after), ("mIoU before", before)):
                 value, size = mean_iou(found), parameters(adapter.model)
                 macs = counter.get_total_flops() // 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import timm
 import torch
 import torch.nn.functional as F
+from controls import start_from
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -73,12 +74,13 @@ class SceneMethod:
     hidden: int = 0
     lr: float = 1.5e-3
 
-    def make(self, seed: int, weights: Path | None) -> DFM:
+    def make(self, seed: int, weights: Path | None, control: Path | None = None) -> DFM:
         """The converted network; stages of EfficientNet-lite0 start from ImageNet weights.
 
         Args:
             seed: Of what is random.
             weights: A safetensors file with the weights of EfficientNet-lite0; `None`: random.
+            control: A safetensors file with the trained `feedforward`, from which it starts.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -93,7 +95,10 @@ class SceneMethod:
                 options |= {"loop": self.stage, "head": head}
             if pretrained:
                 _load(model.get_submodule(body), load_file(weights))
-            return fa_dfm.convert(model, frozen_norms=pretrained, **options)
+            net = fa_dfm.convert(model, frozen_norms=pretrained or control is not None, **options)
+        if control is not None:
+            start_from(net, control, {"model.head.3": f"model.head.{3 + self.blocks}"}, "main.1")
+        return net
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor]) -> None:

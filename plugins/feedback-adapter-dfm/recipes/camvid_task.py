@@ -17,7 +17,8 @@ from fa_dfm import DFM, Known
 
 __all__ = ["Frames", "known", "network_input", "read", "train"]
 
-BATCH = 16
+FINE_LR = 5e-4
+"""Largest learning rate of networks that start from a trained one."""
 
 Frames = tuple[Tensor, Tensor]
 """Images (n, 3, 180, 240) in [0, 1] and masks (n, 180, 240), on the device."""
@@ -41,6 +42,8 @@ def train(
     steps: int,
     weights: Path | None,
     *,
+    control: Path | None = None,
+    batch: int = 16,
     seconds: float | None = None,
     state_file: Path | None = None,
     report: Callable[[float, float], None] | None = None,
@@ -51,25 +54,33 @@ def train(
         method: What it is.
         frames: Of the training split.
         seed: Of everything random.
-        steps: Training steps of 16 frames.
+        steps: Training steps.
         weights: See `SceneMethod.make`.
+        control: See `SceneMethod.make`.
+        batch: Frames of a training step.
         seconds: See `fit.Settings`.
         state_file: See `fit.fit`.
         report: See `fit.fit`.
     """
-    net = method.make(seed, weights)
+    net = method.make(seed, weights, control)
     images, masks = frames
     device = images.device
 
     def draw(net: DFM, generator: torch.Generator) -> Batch:
-        rows = torch.randint(len(images), (BATCH,), generator=generator, device=device)
+        rows = torch.randint(len(images), (batch,), generator=generator, device=device)
         views, labels = zoom_and_flip(images[rows], masks[rows], generator, CLASSES)
         views = network_input(views)
         told = _told(net, views, labels, generator)
         return Batch(views, labels, known(labels, told))
 
     settings = Settings(
-        steps, lr=method.lr, weight_decay=1e-3, looks=method.looks, seconds=seconds, seed=seed
+        steps,
+        lr=method.lr if control is None else FINE_LR,
+        feedback_lr=10,
+        weight_decay=1e-3,
+        looks=method.looks,
+        seconds=seconds,
+        seed=seed,
     )
     fit(net, draw, settings, device=device.type, state_file=state_file, report=report)
     return net
@@ -90,8 +101,12 @@ def _told(net: DFM, images: Tensor, labels: Tensor, generator: torch.Generator) 
     scatter = scattered(log_uniform(count, 1e-3, 1e-1, generator), SIZE, generator)
     number = torch.randint(1, 4, (count,), generator=generator, device=device)
     anywhere = class_clicks(labels, CLASSES, number, 3, generator)
-    with torch.no_grad():
-        wrong = error_click(net(images, None, 1).argmax(1), labels, CLASSES)
-    kind = torch.rand((count, 1, 1), generator=generator, device=device)
-    told = torch.where(kind < 0.35, scatter, torch.where(kind < 0.525, anywhere, wrong))
-    return told & (kind < 0.7)
+    kind = torch.rand(count, generator=generator, device=device)
+    told = torch.where((kind < 0.35).view(-1, 1, 1), scatter, anywhere)
+    told &= (kind < 0.525).view(-1, 1, 1)
+    corrected = (kind >= 0.525) & (kind < 0.7)
+    if bool(corrected.any()):
+        with torch.no_grad():
+            predicted = net(images[corrected], None, 1).argmax(1)
+        told[corrected] = error_click(predicted, labels[corrected], CLASSES)
+    return told

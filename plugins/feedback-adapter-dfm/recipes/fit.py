@@ -40,6 +40,7 @@ class Settings:
     Args:
         steps: Training steps.
         lr: Largest learning rate of Adam, reached after a tenth of the steps (OneCycle).
+        feedback_lr: How many times as fast the feedback weights, which start at zero, learn.
         weight_decay: Decoupled, of Adam.
         clip: Largest norm of the gradient.
         looks: T; in each training step it is drawn from 1 to T + 1. 1 for a network that is
@@ -52,6 +53,7 @@ class Settings:
 
     steps: int = 1000
     lr: float = 5e-3
+    feedback_lr: float = 1.0
     weight_decay: float = 0.0
     clip: float = 1.0
     looks: int = 6
@@ -88,8 +90,13 @@ def fit(
     fabric = Fabric(accelerator=device, devices=1, precision=settings.precision)
     net.to(fabric.device).train()
     parameters = [p for p in net.parameters() if p.requires_grad]
+    listening = {id(p) for p in net.feedback.parameters()}
+    parts: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if id(p) not in listening], "share": 1.0},
+        {"params": [p for p in parameters if id(p) in listening], "share": settings.feedback_lr},
+    ]
     optimizer = torch.optim.AdamW(
-        parameters, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        parts, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
     )
     generator = torch.Generator(fabric.device).manual_seed(settings.seed)
     choose = torch.Generator().manual_seed(settings.seed)
@@ -101,7 +108,7 @@ def fit(
         elapsed = (time.monotonic() - begun) / settings.seconds if settings.seconds else 0.0
         progress = max(step / settings.steps, elapsed)
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * one_cycle(progress)
+            group["lr"] = settings.lr * group["share"] * one_cycle(progress)
         most = settings.looks + 1 if settings.looks > 1 else 1
         looks = int(torch.randint(1, most + 1, (), generator=choose))
         batch = draw(net, generator)

@@ -18,8 +18,13 @@ FOLDERS = sorted(path.parent for path in CHECKPOINTS.glob("*/feedback_adapter.js
 def test_saved_again_it_keeps_every_key_every_weight_and_its_page(folder: Path, tmp_path: Path):
     saved = fa.load(folder.name).save(tmp_path / "again")
     before, after = read_config(folder), read_config(saved)
+    noted, again = (config.pop("returned", None) for config in (before, after))
+    if noted is not None:  # computed again, on this machine
+        assert again["size"] == noted["size"]
+        values = pytest.approx(noted["values"]["output"], rel=1e-3, abs=1e-4)
+        assert again["values"]["output"] == values
     assert before == {key: after[key] for key in before}
-    assert set(after) - set(before) <= {"refine", "returned"}
+    assert set(after) - set(before) <= {"refine"}
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted(path.name for path in saved.iterdir())
     for name in names:

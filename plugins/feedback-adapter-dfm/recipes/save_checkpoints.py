@@ -315,6 +315,7 @@ def _page(name: str, what: Trained, metrics: dict[str, float]) -> str:
         "has the tables, with standard deviations and controls; read it before you choose between "
         "this network and another one.",
         100,
+        break_on_hyphens=False,
     )
     return f"""# {name}
 

@@ -10,13 +10,17 @@ from typing import Any
 import typer
 from command import HERE
 
-NAMES = ("triangles", "clicks", "examples", "camvid", "cifar10")
+NAMES = ("triangles", "clicks", "examples", "camvid", "camvid_scratch", "cifar10")
+
+LIMITED = ("triangles", "clicks")
+"""Tables in which the limit of results/limit.json has a column."""
 
 METHODS = (
     *("loop", "loop, cut", "loop, shuffled", "feedforward", "untied", "ensemble"),
     *("unet", "unet loop", "published", "loop, all gradients"),
     *("loop, batch norms", "feedforward, batch norms"),
     *("loop, to stride 16", "feedforward, to stride 16"),
+    "limit",
 )
 """What the documentation shows; the results have more, such as other numbers of looks."""
 
@@ -31,9 +35,12 @@ def main(results: Path = HERE / "results", out: Path = HERE / "docs" / "tables")
 def texts(results: Path) -> dict[str, str]:
     """The Markdown tables by name, from the folder of the results."""
     found: dict[str, str] = {}
+    limits = json.loads((results / "limit.json").read_text())["rows"]
     for name in NAMES:
         table = json.loads((results / f"{name}.json").read_text())
         rows = [row for row in table["rows"] if not row["condition"].endswith("validation")]
+        conditions = {row["condition"] for row in rows}
+        rows += [row for row in limits if row["condition"] in conditions and name in LIMITED]
         found[name] = markdown(rows) + "\n"
     table = json.loads((results / "known_pixels.json").read_text())
     return {**found, "known_pixels": gains(table["rows"]) + "\n"}
@@ -45,8 +52,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     first = {row["method"]: row for row in reversed(rows)}  # of the smallest images
     methods = {name: first[name] for name in METHODS if name in first}
     found = {(row["condition"], row["metric"], row["method"]): row for row in rows}
-    sizes = [f"{row['parameters'] / 1e3:.1f}k" for row in methods.values()]
-    costs = [f"{row['macs'] / 1e6:.0f}M" for row in methods.values()]
+    sizes = [_amount(row["parameters"], 1e3, ".1f", "k") for row in methods.values()]
+    costs = [_amount(row["macs"], 1e6, ".0f", "M") for row in methods.values()]
     lines = [
         f"| | {' | '.join(methods)} |",
         "| --- |" + " --- |" * len(methods),
@@ -85,6 +92,10 @@ def _numbers(row: dict[str, Any]) -> list[float]:
     side, *rest = re.findall(r"[\d.]+", row["condition"]) if " px" in row["condition"] else "0"
     examples = rest[-1:] if "examples" in row["condition"] else []
     return [float(number) for number in (*examples, side, *rest[:1])]
+
+
+def _amount(number: int, unit: float, digits: str, letter: str) -> str:
+    return f"{number / unit:{digits}}{letter}" if number else ""
 
 
 def _cell(row: dict[str, Any] | None) -> str:

@@ -145,6 +145,25 @@ def train(steps, seed=0, state_file=None, truncate=True):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_feedback_weights_learn_faster_if_asked():
+    def first_step(feedback_lr):
+        torch.manual_seed(0)
+        net = fa_dfm.convert(SmallView(width=4, depth=3), hidden=2, kind="multilabel", steps=3)
+        before = [w.clone() for w in (net.feedback.maps.weight, net.model.head.weight)]
+        images, masks = torch.randn(4, 1, 24, 24), torch.ones(4, 1, 24, 24)
+        known = fa_dfm.Known(torch.ones(4, 1, 24, 24), masks)
+        settings = fit.Settings(1, lr=1e-3, feedback_lr=feedback_lr, looks=1)
+        fit.fit(net, lambda *_: fit.Batch(images, masks, known), settings)
+        after = (net.feedback.maps.weight, net.model.head.weight)
+        return [float((a - b).abs().max()) for a, b in zip(after, before, strict=True)]
+
+    slow, fast = first_step(1.0), first_step(10.0)  # Adam's first step is the learning rate
+    assert fast[0] == pytest.approx(10 * slow[0], rel=1e-3)
+    assert fast[1] == pytest.approx(slow[1], rel=1e-3)
+    assert slow == pytest.approx([1e-3 / 25] * 2, rel=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_training_learns_the_same_twice():
     first, report = train(40)
     second, _ = train(40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
@@ -11,6 +12,9 @@ import typer
 from command import HERE, Device, Only, Out, Seconds, Seeds, Steps, Test, Workers
 from pool import Job, run
 from small import ORDER, work
+
+Side = Annotated[int, typer.Option(min=16, help="Of the images, in pixels; a multiple of 4.")]
+Examples = Annotated[int, typer.Option(min=1, help="Training images.")]
 
 
 def main(
@@ -21,10 +25,19 @@ def main(
     workers: Workers = 1,
     seconds: Seconds = None,
     test: Test = 400,
+    side: Side = 48,
+    examples: Examples = 16,
     only: Only = None,
 ) -> None:
-    """Train and score every method on pairs of triangles of 48 pixels a side."""
-    task = {"pairs": True, "sigma": 1.0, "steps": steps, "test": test}
+    """Train and score every method on pairs of triangles."""
+    task = {
+        "side": side,
+        "pairs": True,
+        "examples": examples,
+        "sigma": 1.0,
+        "steps": steps,
+        "test": test,
+    }
     jobs = [
         Job("clicks", method, seed, {"task": task, "sigmas": (0.5, 1), "device": device})
         for seed in range(seeds)

@@ -308,7 +308,8 @@ def _page(name: str, what: Trained, metrics: dict[str, float]) -> str:
     note = kind.note
     if what.control is not None:
         note = (
-            f"It started from {what.control}, and learned in a few minutes on a CPU to look again."
+            f"It started from {what.control}, and learned in a few minutes on a CPU to look again. "
+            "Of three trainings this is the first; the others may score lower."
         )
     scores = textwrap.fill(
         f"Scores on test images: {kind.metric[1]}. {note} The page on deep feedback models "

@@ -24,6 +24,9 @@ ENSEMBLE = 4
 NAMES = ("loop", "ensemble", "untied", "unet")
 """Each with every seed; `ensemble` measures `feedforward`, its first network, too."""
 
+FROM_CONTROL = ("loop", "ensemble", "untied", "feedforward")
+"""Those that have all layers of `feedforward`, and can start from it."""
+
 ONCE = ("loop, resnet18d from scratch", "loop, to stride 16", "feedforward, to stride 16")
 """Trained with one seed, to choose on the validation frames."""
 
@@ -85,7 +88,7 @@ def main(
     """Train and score every method on CamVid's own split.
 
     `weights` is a safetensors file with EfficientNet-lite0's ImageNet weights, `control` one with
-    a trained `feedforward`, from which all but `unet` start where it is given, `each` the most
+    a trained `feedforward`, from which the networks start that have its layers, `each` the most
     seconds that one network trains, `batch` the frames of a training step, `limit` the frames of
     a split.
     """
@@ -99,10 +102,15 @@ def main(
         "control": control,
         "limit": limit,
     }
+    wrong = sorted(set(only or ()) - set(FROM_CONTROL)) if control else []
+    if wrong:
+        raise typer.BadParameter(
+            f"{wrong} can't start from a control; possible are {', '.join(FROM_CONTROL)}."
+        )
     jobs = [
         Job("camvid", name, seed, options)
         for seed in range(seeds)
-        for name in only or (NAMES if seed else NAMES + ONCE)
+        for name in only or (FROM_CONTROL[:3] if control else NAMES if seed else NAMES + ONCE)
     ]
     run(jobs, work, out, workers=workers, seconds=seconds)
 

@@ -166,7 +166,8 @@ class Posterior:
         now = self.log(parts, tempered)
         size = (0.8, 0.3, 0.1)[move % 3]
         for i, part in enumerate(parts):
-            spread = torch.maximum(part.numbers.std(1, keepdim=True), LEAST).clamp(max=0.6)
+            spread = part.numbers.std(1, keepdim=True)
+            spread = torch.maximum(spread, LEAST.to(spread.device)).clamp(max=0.6)
             step = torch.randn(part.numbers.shape, generator=generator, device=now.device)
             if move % 2:  # one number alone, else all together
                 only = torch.randint(7, (*now.shape, 1), generator=generator, device=now.device)

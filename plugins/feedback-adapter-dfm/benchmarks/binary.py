@@ -13,7 +13,7 @@ from triangle_task import Scenes, Task, known, masks, network_input
 
 from fa_dfm import DFM, Known
 
-__all__ = ["score"]
+__all__ = ["THRESHOLDS", "iou", "prepare", "score"]
 
 THRESHOLDS = tuple(x / 4 for x in range(-16, 9))
 """Of the logits; each row takes the best on validation images."""
@@ -51,7 +51,7 @@ def score(
     measured = []
     for sigma in sigmas:
         for condition, tell in told.items():
-            prepared = [_prepare(s, sigma, tell, 50 + i) for i, s in enumerate((validation, test))]
+            prepared = [prepare(s, sigma, tell, 50 + i) for i, s in enumerate((validation, test))]
             for way, how in ways.items():
                 outputs = [_logits(nets, images, facts, how) for images, facts in prepared]
                 threshold = max(
@@ -64,7 +64,7 @@ def score(
     return measured
 
 
-def _prepare(scenes: Scenes, sigma: float, tell: Any, seed: int) -> tuple[Tensor, Known | None]:
+def prepare(scenes: Scenes, sigma: float, tell: Any, seed: int) -> tuple[Tensor, Known | None]:
     device = scenes.meant.device
     generator = torch.Generator(device).manual_seed(seed)
     noise = torch.full((len(scenes),), float(sigma), device=device)

@@ -1,8 +1,9 @@
-"""CamVid: what knowing pixels is worth to a network that looks once, by the core's strategies.
+"""CamVid: what knowing pixels is worth, by the core's strategies, looking once and again.
 
     python benchmarks/known_pixels.py --data FOLDER
 
-The site and the prior of `newton` are chosen on validation frames; test frames are looked at once.
+For each checkpoint the site and the prior of `newton` are chosen on validation frames; test frames
+are looked at once.
 """
 
 from __future__ import annotations
@@ -30,10 +31,25 @@ import feedback_adapter as fa
 
 BATCH = 16
 SITES = ("input", "feedback")
-PRIORS = (4.0, 8.0, 16.0, 32.0)
+PRIORS = (8.0, 32.0, 128.0, 512.0)
+NAMES = ["camvid-feedforward", "camvid-dfm"]
 CONDITIONS = {"1% of pixels": pixels(0.01), "3 clicks": corrections(3)}
 OWN = "evidence channels"
 """The method of the network itself: what is known enters by channels that it was trained with."""
+
+WAYS: dict[str, dict[str, Any]] = {
+    OWN: {"strategy": "dfm"},
+    **{
+        f"newton, {site}, prior_std {prior:g}": {
+            "strategy": "newton",
+            "pivots": site,
+            "prior_std": prior,
+        }
+        for site in SITES
+        for prior in PRIORS
+    },
+}
+"""The options of `Adapter.refine` that are compared, by the name of the method."""
 
 
 def score(
@@ -86,33 +102,33 @@ def gain(measured: list[Measured]) -> float:
 def main(
     data: Data,
     out: Out = HERE / "results",
-    checkpoint: str = "camvid-feedforward",
+    checkpoints: Annotated[list[str], typer.Option("--checkpoint", help="From the zoo.")] = NAMES,
     seeds: Seeds = 3,
     every: Annotated[int, typer.Option(min=1, help="Step from test frame to test frame.")] = 4,
 ) -> None:
-    """Choose how `newton` refines the checkpoint's predictions, and score that."""
+    """Choose how `newton` refines the checkpoints' predictions, and score that."""
     torch.set_num_threads(1)
     console, begun = Console(), time.monotonic()
-    adapter = fa.load(checkpoint)
     val = tuple(part[:: 2 * every] for part in read(data, "val", "cpu"))
     test = tuple(part[::every] for part in read(data, "test", "cpu"))
-    ways: dict[str, dict[str, Any]] = {OWN: {"strategy": "dfm"}}
-    for site in SITES:
-        for prior in PRIORS:
-            options = {"strategy": "newton", "pivots": site, "prior_std": prior}
-            ways[f"newton, {site}, prior_std {prior:g}"] = options
-    rows, best = [], (float("-inf"), OWN)
-    for name, options in ways.items():
-        found = score(adapter, name, options, val, 1)
-        if name != OWN:
-            best = max(best, (gain(found), name))
-        rows += [Measured(**{**vars(m), "condition": f"{m.condition}, validation"}) for m in found]
-        console.print(f"{time.monotonic() - begun:.0f} s, {name}: {gain(found):+.2f} at least")
-    for name in (OWN, best[1]):
-        rows += score(adapter, name, ways[name], test, seeds)
-    notes = {"checkpoint": checkpoint, "frames": {"validation": len(val[0]), "test": len(test[0])}}
-    write(out / "known_pixels.json", rows, notes)
-    console.print(f"chosen: {best[1]}")
+    rows = []
+    for checkpoint in checkpoints:
+        adapter = fa.load(checkpoint)
+        best = (float("-inf"), OWN)
+        for way, options in WAYS.items():
+            name = f"{checkpoint}: {way}"
+            found = score(adapter, name, options, val, 1)
+            if way != OWN:
+                best = max(best, (gain(found), way))
+            rows += [
+                Measured(**{**vars(m), "condition": f"{m.condition}, validation"}) for m in found
+            ]
+            console.print(f"{time.monotonic() - begun:.0f} s, {name}: {gain(found):+.2f} at least")
+        for way in (OWN, best[1]):
+            rows += score(adapter, f"{checkpoint}: {way}", WAYS[way], test, seeds)
+        console.print(f"{checkpoint}: chosen: {best[1]}")
+    frames = {"validation": len(val[0]), "test": len(test[0])}
+    write(out / "known_pixels.json", rows, {"frames": frames})
 
 
 if __name__ == "__main__":

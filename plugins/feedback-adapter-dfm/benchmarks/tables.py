@@ -12,15 +12,15 @@ from command import HERE
 
 NAMES = ("triangles", "clicks", "examples", "camvid", "camvid_scratch", "cifar10")
 
-LIMITED = ("triangles", "clicks")
-"""Tables in which the limit of results/limit.json has a column."""
+FURTHER = {"triangles": ("limit", "newton"), "clicks": ("limit", "newton")}
+"""Results whose methods are further columns of a table."""
 
 METHODS = (
     *("loop", "loop, cut", "loop, shuffled", "feedforward", "untied", "ensemble"),
     *("unet", "unet loop", "published", "loop, all gradients"),
     *("loop, batch norms", "feedforward, batch norms"),
     *("loop, to stride 16", "feedforward, to stride 16"),
-    "limit",
+    *("loop, newton", "feedforward, newton", "limit"),
 )
 """What the documentation shows; the results have more, such as other numbers of looks."""
 
@@ -35,15 +35,17 @@ def main(results: Path = HERE / "results", out: Path = HERE / "docs" / "tables")
 def texts(results: Path) -> dict[str, str]:
     """The Markdown tables by name, from the folder of the results."""
     found: dict[str, str] = {}
-    limits = json.loads((results / "limit.json").read_text())["rows"]
     for name in NAMES:
-        table = json.loads((results / f"{name}.json").read_text())
-        rows = [row for row in table["rows"] if not row["condition"].endswith("validation")]
+        rows = [row for row in _read(results, name) if not row["condition"].endswith("validation")]
         conditions = {row["condition"] for row in rows}
-        rows += [row for row in limits if row["condition"] in conditions and name in LIMITED]
+        for other in FURTHER.get(name, ()):
+            rows += [row for row in _read(results, other) if row["condition"] in conditions]
         found[name] = markdown(rows) + "\n"
-    table = json.loads((results / "known_pixels.json").read_text())
-    return {**found, "known_pixels": gains(table["rows"]) + "\n"}
+    return {**found, "known_pixels": gains(_read(results, "known_pixels")) + "\n"}
+
+
+def _read(results: Path, name: str) -> list[dict[str, Any]]:
+    return json.loads((results / f"{name}.json").read_text())["rows"]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -27,7 +27,7 @@ PAIRS = [("triangles-clicks-dfm", sigma, ", one click") for sigma in (0.5, 1)]
 def test_twice_as_many_looks_change_little(name, sigma, told):
     net, pairs = fa.load(name).model, name == "triangles-clicks-dfm"
     scenes = triangle_task.masks(triangle_task.Task(pairs=pairs), 200, 7, "cpu")
-    images, facts = binary._prepare(scenes, sigma, small.TOLD[pairs][told], 51)
+    images, facts = binary.prepare(scenes, sigma, small.TOLD[pairs][told], 51)
     unroll = net.unroll(images, facts, steps=2 * net.steps)
     changes = unroll.changes.mean(1)
     assert (changes[1:] < changes[:-1]).all()

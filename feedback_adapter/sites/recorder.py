@@ -130,8 +130,14 @@ class _Recorder(TorchDispatchMode):
         call = Call(module, path, index, self._stack[-1])
         self._stack[-1].children.append(call)
         self._stack.append(call)
-        value = self._give(call, self._run(call, args, kwargs))
-        self._stack.pop()
+        try:
+            value = self._give(call, self._run(call, args, kwargs))
+        except BaseException:  # the model may catch it: then a replay makes the call again
+            for _, tensor in named_tensors((args, kwargs)):
+                self._touch(tensor, returned=True)
+            raise
+        finally:
+            self._stack.pop()
         self._finish(call, value)
         return value
 

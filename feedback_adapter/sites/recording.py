@@ -29,7 +29,8 @@ class Call:
 
     Attributes:
         children: The calls that happened in it, in order.
-        end: How many calls had finished before it did; -1 while it runs.
+        end: How many calls had finished before it did; -1 while it runs, or if it raised an
+            exception.
         macs: Multiply-accumulates of the whole pass up to its end; see `Recording`.
         tensors: Selector, shape and type of each dense tensor that it returned.
         value: What it returned, with a `SavedTensor` in place of each tensor, while a

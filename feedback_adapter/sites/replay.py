@@ -69,7 +69,7 @@ class Replay:
         first = self._first
         if first is None:
             return False
-        return call is first or (not call.contains_pivot and call.end < first.end)
+        return call is first or (not call.contains_pivot and 0 <= call.end < first.end)
 
     def answer(self, call: Call) -> Any:
         """What a finished call returned, with the first pivot's activation edited."""
@@ -84,8 +84,10 @@ class Replay:
         """Run the code of a call again; the calls inside it go to `handler`."""
         outside = self._frame, self._next
         self._frame, self._next = (call if call.contains_pivot else None), 0
-        value = plain_call(call.module, args, kwargs, handler)
-        self._frame, self._next = outside
+        try:
+            value = plain_call(call.module, args, kwargs, handler)
+        finally:  # a model may catch what a module of its raises
+            self._frame, self._next = outside
         for selector, site in call.pivots:
             if site in self._edits:
                 tensor = dict(named_tensors(value))[selector]

@@ -8,6 +8,7 @@ are looked at once.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -30,26 +31,25 @@ from torch.utils.flop_counter import FlopCounterMode
 import feedback_adapter as fa
 
 BATCH = 16
-SITES = ("input", "feedback")
+SITES = {
+    "camvid-feedforward": ("input", "feedback"),
+    "camvid-dfm": ("input", "feedback#3"),  # the last look's: nothing before it runs again
+}
+"""Where `newton` may change what a checkpoint computes."""
+
 PRIORS = (8.0, 32.0, 128.0, 512.0)
-NAMES = ["camvid-feedforward", "camvid-dfm"]
 CONDITIONS = {"1% of pixels": pixels(0.01), "3 clicks": corrections(3)}
 OWN = "evidence channels"
 """The method of the network itself: what is known enters by channels that it was trained with."""
 
-WAYS: dict[str, dict[str, Any]] = {
-    OWN: {"strategy": "dfm"},
-    **{
-        f"newton, {site}, prior_std {prior:g}": {
-            "strategy": "newton",
-            "pivots": site,
-            "prior_std": prior,
-        }
-        for site in SITES
-        for prior in PRIORS
-    },
-}
-"""The options of `Adapter.refine` that are compared, by the name of the method."""
+
+def ways(checkpoint: str) -> dict[str, dict[str, Any]]:
+    """The options of `Adapter.refine` that are compared, by the name of the method."""
+    found: dict[str, dict[str, Any]] = {OWN: {"strategy": "dfm"}}
+    for site, prior in itertools.product(SITES[checkpoint], PRIORS):
+        options = {"strategy": "newton", "pivots": site, "prior_std": prior}
+        found[f"newton, {site}, prior_std {prior:g}"] = options
+    return found
 
 
 def score(
@@ -102,7 +102,6 @@ def gain(measured: list[Measured]) -> float:
 def main(
     data: Data,
     out: Out = HERE / "results",
-    checkpoints: Annotated[list[str], typer.Option("--checkpoint", help="From the zoo.")] = NAMES,
     seeds: Seeds = 3,
     every: Annotated[int, typer.Option(min=1, help="Step from test frame to test frame.")] = 4,
 ) -> None:
@@ -112,10 +111,10 @@ def main(
     val = tuple(part[:: 2 * every] for part in read(data, "val", "cpu"))
     test = tuple(part[::every] for part in read(data, "test", "cpu"))
     rows = []
-    for checkpoint in checkpoints:
-        adapter = fa.load(checkpoint)
+    for checkpoint in SITES:
+        adapter, compared = fa.load(checkpoint), ways(checkpoint)
         best = (float("-inf"), OWN)
-        for way, options in WAYS.items():
+        for way, options in compared.items():
             name = f"{checkpoint}: {way}"
             found = score(adapter, name, options, val, 1)
             if way != OWN:
@@ -125,7 +124,7 @@ def main(
             ]
             console.print(f"{time.monotonic() - begun:.0f} s, {name}: {gain(found):+.2f} at least")
         for way in (OWN, best[1]):
-            rows += score(adapter, f"{checkpoint}: {way}", WAYS[way], test, seeds)
+            rows += score(adapter, f"{checkpoint}: {way}", compared[way], test, seeds)
         console.print(f"{checkpoint}: chosen: {best[1]}")
     frames = {"validation": len(val[0]), "test": len(test[0])}
     write(out / "known_pixels.json", rows, {"frames": frames})

@@ -175,6 +175,7 @@ CHECKPOINTS = {
         "loop",
         "Each pixel of a street scene is one of 11 classes; looks 4 times.",
         _ROAD,
+        fa.Defaults("newton", ("input",), {"prior_std": 128.0}),  # see results/known_pixels.json
         control="camvid-feedforward",
     ),
     "camvid-feedforward": Trained(
@@ -182,7 +183,7 @@ CHECKPOINTS = {
         "feedforward",
         "The control of camvid-dfm; looks once.",
         _ROAD,
-        fa.Defaults("newton", ("feedback",), {"prior_std": 32.0}),  # see results/known_pixels.json
+        fa.Defaults("newton", ("feedback",), {"prior_std": 32.0}),  # see there, too
     ),
     "cifar10-dfm": Trained(
         "cifar10",

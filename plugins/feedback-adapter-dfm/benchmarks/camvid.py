@@ -24,8 +24,14 @@ ENSEMBLE = 4
 NAMES = ("loop", "ensemble", "untied", "unet")
 """Each with every seed; `ensemble` measures `feedforward`, its first network, too."""
 
-FROM_CONTROL = ("loop", "ensemble", "untied", "feedforward")
-"""Those that have all layers of `feedforward`, and can start from it."""
+FROM_CONTROL = {
+    "loop": "loop",
+    "ensemble": "feedforward",
+    "untied": "untied",
+    "unet": "unet around the control",
+    "feedforward": "feedforward",
+}
+"""The networks, by row, that have all layers of `feedforward`, and can start from it."""
 
 ONCE = ("loop, resnet18d from scratch", "loop, to stride 16", "feedforward, to stride 16")
 """Trained with one seed, to choose on the validation frames."""
@@ -44,7 +50,8 @@ def work(job: Job, running: Running) -> tuple[list[Measured], dict[str, DFM]]:
         for part in ("train", "val", "test")
     )
     count = ENSEMBLE if job.method == "ensemble" else 1
-    method = METHODS["feedforward" if job.method == "ensemble" else job.method]
+    networks = FROM_CONTROL if options["control"] else {"ensemble": "feedforward"}
+    method = METHODS[networks.get(job.method, job.method)]
     nets = [
         camvid_task.train(
             method,
@@ -110,7 +117,7 @@ def main(
     jobs = [
         Job("camvid", name, seed, options)
         for seed in range(seeds)
-        for name in only or (FROM_CONTROL[:3] if control else NAMES if seed else NAMES + ONCE)
+        for name in only or (NAMES if control or seed else NAMES + ONCE)
     ]
     run(jobs, work, out, workers=workers, seconds=seconds)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import timm
@@ -29,21 +30,59 @@ class LiteUNet(nn.Module):
     def __init__(self, labels: int, width: int = 48) -> None:
         super().__init__()
         self.encoder = timm.create_model(LITE0, features_only=True)
-        levels = self.encoder.feature_info.channels()
-        self.narrow = nn.ModuleList([nn.Conv2d(c, width, 1) for c in levels])
-        self.smooth = nn.ModuleList([_smoothing(width) for _ in levels])
+        self.decoder = _Decoder(self.encoder.feature_info.channels(), width)
         self.head = nn.Conv2d(width, labels, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, 3, height, width) to logits (batch, labels, height, width)."""
-        levels = [narrow(x) for narrow, x in zip(self.narrow, self.encoder(images), strict=True)]
-        x = levels[-1]
-        for level, smooth in zip(reversed(levels), reversed(self.smooth), strict=True):
-            if level is not levels[-1]:
-                x = level + F.interpolate(x, size=level.shape[2:], mode="nearest")
-            x = smooth(x)
+        x = self.head(self.decoder(self.encoder(images)))
         size = (images.shape[2], images.shape[3])
-        return F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class DeeperHead(nn.Module):
+    """A head behind the later stages of EfficientNet-lite0, which see the whole frame.
+
+    With the early stages it is a U-Net: what a decoder makes of the later ones is added to the
+    features that `head` reads. At first that is nothing.
+
+    Args:
+        stages: `blocks` of EfficientNet-lite0, of which all behind `blocks.2` are used.
+        head: Reads the features of `blocks.2`.
+        width: Channels of the decoder.
+    """
+
+    def __init__(self, stages: nn.Sequential, head: nn.Module, width: int = 48) -> None:
+        super().__init__()
+        self.later = nn.ModuleList([stages[3:5], stages[5:7]])  # at strides 16 and 32
+        self.decoder = _Decoder([40, 112, 320], width)
+        self.join = nn.Conv2d(width, 40, 1)
+        nn.init.zeros_(self.join.weight)
+        nn.init.zeros_(self.join.bias)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (batch, 40, height, width) to logits (batch, labels, height, width)."""
+        levels = [x]
+        for stage in self.later:
+            levels.append(stage(levels[-1]))
+        return self.head(x + self.join(self.decoder(levels)))
+
+
+class _Decoder(nn.Module):
+    """Brings features of several resolutions to the finest one, the coarsest first."""
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.narrow = nn.ModuleList([nn.Conv2d(c, width, 1) for c in channels])
+        self.smooth = nn.ModuleList([_smoothing(width) for _ in channels])
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        maps = [narrow(level) for narrow, level in zip(self.narrow, levels, strict=True)]
+        x = self.smooth[-1](maps[-1])
+        for level, smooth in zip(reversed(maps[:-1]), reversed(self.smooth[:-1]), strict=True):
+            x = smooth(level + F.interpolate(x, size=level.shape[2:], mode="nearest"))
+        return x
 
 
 def _smoothing(width: int) -> nn.Sequential:
@@ -61,6 +100,7 @@ class SceneMethod:
         stage: Where it ends.
         channels: Of that stage.
         blocks: Residual blocks of the head.
+        deeper: The head reads all later stages, too.
         looks: T.
         hidden: Channels of features that are fed back.
         lr: Largest learning rate.
@@ -70,6 +110,7 @@ class SceneMethod:
     stage: str = "blocks.2"
     channels: int = 40
     blocks: int = 0
+    deeper: bool = False
     looks: int = 1
     hidden: int = 0
     lr: float = 1.5e-3
@@ -92,12 +133,16 @@ class SceneMethod:
                 norm = {} if self.backbone == LITE0 else {"norm_layer": "groupnorm"}
                 model, body = timm.create_model(self.backbone, **norm), ""
                 head = DenseHead(self.channels, CLASSES, blocks=self.blocks)
-                options |= {"loop": self.stage, "head": head}
+                options |= {"loop": self.stage}
+                options |= {"head": DeeperHead(model.blocks, head) if self.deeper else head}
             if pretrained:
                 _load(model.get_submodule(body), load_file(weights))
             net = fa_dfm.convert(model, frozen_norms=pretrained or control is not None, **options)
         if control is not None:
-            start_from(net, control, {"model.head.3": f"model.head.{3 + self.blocks}"}, "main.1")
+            last = {"model.head.3": f"model.head.{3 + self.blocks}"}
+            start_from(
+                net, control, {"model.head": "model.head.head"} if self.deeper else last, "main.1"
+            )
         return net
 
 
@@ -114,6 +159,7 @@ METHODS = {
     "feedforward": SceneMethod(),
     "untied": SceneMethod(blocks=25),
     "unet": SceneMethod("unet"),
+    "unet around the control": SceneMethod(deeper=True),
     "loop, resnet18d from scratch": SceneMethod("resnet18d", "layer2", 128, looks=4, hidden=8),
     "loop, to stride 16": SceneMethod(stage="blocks.4", channels=112, looks=4, hidden=8),
     "feedforward, to stride 16": SceneMethod(stage="blocks.4", channels=112),

@@ -57,6 +57,16 @@ def test_a_deeper_head_starts_near_its_control(control, scene):
 
 
 @torch.no_grad()
+def test_a_u_net_around_its_control_starts_as_it(control, scene):
+    net, file = control
+    images, known = scene
+    unet = camvid_nets.METHODS["unet around the control"].make(3, None, file).eval()
+    torch.testing.assert_close(unet(images, known), net(images, known), atol=1e-4, rtol=1e-4)
+    unet.model.head.join.weight.normal_(generator=torch.Generator().manual_seed(0))
+    assert (unet(images, known) - net(images, known)).abs().max() > 0.1, "later stages count"
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("method", ["loop", "feedforward", "untied"])
 def test_networks_for_photos_start_at_or_near_their_control(tmp_path, method):
     net = cifar10_task._make(cifar10_task.METHODS["feedforward"], 0, None).eval()

@@ -1,7 +1,6 @@
 """Forwards that are hard to cut: each test is named after what is hard about it."""
 
 import dataclasses
-import itertools
 from collections import OrderedDict
 from typing import Any
 
@@ -362,86 +361,3 @@ def test_an_output_that_is_infinite_or_nan_where_nothing_is_known(images):
     result = fa.wrap(Model(), outputs=outputs).refine(images, told, pivots="stem")
     assert (result.loss < result.losses[0]).all()
     assert result.after["masked"][:, :2].isinf().all()
-
-
-class Early(nn.Module):
-    """Leaves two modules by an exception, as early exits do."""
-
-    class Done(Exception):
-        pass
-
-    class Stage(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two, self.never = conv(8, 8), conv(8, 8), conv(8, 8)
-
-        def forward(self, x):
-            x = self.one(x).tanh()
-            raise Early.Done(self.two(x).relu())
-
-    class Stages(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.last = conv(8, 8), Early.Stage()
-
-        def forward(self, x):
-            return self.last.never(self.last(self.first(x)))
-
-    def __init__(self):
-        super().__init__()
-        self.stages = Early.Stages()
-
-    def forward(self, x):
-        try:
-            return self.stages(x)
-        except Early.Done as done:
-            return done.args[0]
-
-
-@pytest.mark.parametrize("looks", [1, 2])
-def test_an_exception_that_the_model_catches(holds, images, looks):
-    class Model(Base):
-        def __init__(self):
-            super().__init__()
-            self.body = Early()
-
-        def features(self, x):
-            x = self.stem(x)
-            for _ in range(looks):
-                x = self.body(x) + x
-            return x
-
-    model = Model().eval()
-    adapter = fa.wrap(model, labels=list("abcd"))
-    names = [site.name for site in adapter.sites(images)]
-    inside = ["body.stages.first", "body.stages.last.one", "body.stages.last.two", "body"]
-    if looks == 1:
-        assert names == ["input", "stem", *inside, "head"]
-    for pivot in names[1:-1]:
-        holds(model, images, pivot)
-    for pivots in itertools.combinations(names, 2):
-        result = adapter.refine(images, fa.Labels({"a": 1, "b": 0}), pivots=pivots)
-        assert (result.losses.amin(0) < result.losses[0]).all()
-        assert torch.equal(result.before, model(images))
-
-
-def test_what_an_exception_skipped_is_made_again_behind_a_pivot_in_the_same_code(images):
-    class Model(Base):
-        def __init__(self):
-            super().__init__()
-            self.early, self.other = Early(), conv(8, 8)
-
-        def features(self, x):
-            x = self.stem(x)
-            try:
-                x = self.early.stages(x)
-            except Early.Done as done:
-                x = x + done.args[0]
-            return self.body(self.other(x).relu())
-
-    model = Model().eval()
-    adapter = fa.wrap(model, labels=list("abcd"))
-    for pivot in ("other", "body"):
-        result = adapter.refine(images, fa.Labels({"a": 1}), strategy="residual", pivots=pivot)
-        assert torch.equal(result.before, model(images))
-        assert (result.losses.amin(0) < result.losses[0]).all()

@@ -49,23 +49,24 @@ def _read(results: Path, name: str) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Conditions as rows, methods as columns; mean and standard deviation, seeds in brackets."""
+    """Mean and standard deviation, seeds in brackets, by condition and method.
+
+    Methods are columns, or rows, if the table is narrower so.
+    """
     rows = sorted((row for row in rows if row["method"] in METHODS), key=_numbers)
     first = {row["method"]: row for row in reversed(rows)}  # of the smallest images
     methods = {name: first[name] for name in METHODS if name in first}
     found = {(row["condition"], row["metric"], row["method"]): row for row in rows}
     sizes = [_amount(row["parameters"], 1e3, ".1f", "k") for row in methods.values()]
     costs = [_amount(row["macs"], 1e6, ".0f", "M") for row in methods.values()]
-    lines = [
-        f"| | {' | '.join(methods)} |",
-        "| --- |" + " --- |" * len(methods),
-        f"| weights | {' | '.join(sizes)} |",
-        f"| multiply-adds | {' | '.join(costs)} |",
-    ]
+    grid = [["", *methods], ["weights", *sizes], ["multiply-adds", *costs]]
     for condition, metric in dict.fromkeys((row["condition"], row["metric"]) for row in rows):
         cells = [_cell(found.get((condition, metric, method))) for method in methods]
-        lines.append(f"| {condition}: {metric} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        grid.append([f"{condition}: {metric}", *cells])
+    if len(grid) < len(grid[0]):
+        grid = [list(row) for row in zip(*grid, strict=True)]
+    lines = [f"| {' | '.join(row)} |" for row in grid]
+    return "\n".join([lines[0], "| --- |" + " --- |" * (len(grid[0]) - 1), *lines[1:]])
 
 
 def gains(rows: list[dict[str, Any]]) -> str:

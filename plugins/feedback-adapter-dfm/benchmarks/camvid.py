@@ -114,6 +114,10 @@ def main(
         raise typer.BadParameter(
             f"{wrong} can't start from a control; possible are {', '.join(FROM_CONTROL)}."
         )
+    if control and weights is None and "unet" in (only or NAMES):
+        raise typer.BadParameter(
+            "The U-Net's later stages start from ImageNet: give --weights, or the others by --only."
+        )
     jobs = [
         Job("camvid", name, seed, options)
         for seed in range(seeds)

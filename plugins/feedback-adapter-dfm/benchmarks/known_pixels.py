@@ -2,8 +2,7 @@
 
     python benchmarks/known_pixels.py --data FOLDER
 
-For each checkpoint the site and the prior of `newton` are chosen on validation frames; test frames
-are looked at once.
+For each checkpoint the site and the prior of `newton` are chosen on validation frames.
 """
 
 from __future__ import annotations

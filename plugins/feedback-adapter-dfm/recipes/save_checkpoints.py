@@ -183,7 +183,7 @@ CHECKPOINTS = {
         "feedforward",
         "The control of camvid-dfm; looks once.",
         _ROAD,
-        fa.Defaults("newton", ("feedback",), {"prior_std": 32.0}),  # see there, too
+        fa.Defaults("newton", ("feedback",), {"prior_std": 32.0}),  # see results/known_pixels.json
     ),
     "cifar10-dfm": Trained(
         "cifar10",
